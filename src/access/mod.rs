@@ -1,0 +1,1 @@
+//! API keys, accounts, scopes, rate limits, audit.

@@ -1,0 +1,1 @@
+//! Bars as a fold of trades, by a table of conditions.

@@ -1,0 +1,1 @@
+//! History: keeper, reader, pages.

@@ -1,0 +1,1 @@
+//! Hot data that may be lost: hints, cached pages, counters.

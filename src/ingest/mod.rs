@@ -1,0 +1,1 @@
+//! Verdicts on ticks, and acceptance of requests.

@@ -1,0 +1,27 @@
+//! The market's vocabulary: ticks, prices, times, symbols, and what is computed from them.
+//!
+//! Nothing here does I/O, reads a clock or knows serde. A tick is a trade, a quote, a
+//! bar, a trading status, a LULD band, a correction or a cancel, with the fields that
+//! Alpaca Market Data v2 gives it. Prices are integers of 1e-9 dollars and times are
+//! integers of nanoseconds, so that nothing is ever rounded between the wire and the disk.
+//!
+//! What is stored or compared is defined in bytes in `docs/FORMATS.md`: canonical bytes
+//! ([`canonical`]), tick ids ([`TickId`]) and the total order of history ([`Place`]).
+
+mod price;
+mod nanos;
+mod symbol;
+mod codes;
+mod tick;
+pub mod canonical;
+mod identity;
+pub mod calendar;
+mod bucket;
+
+pub use bucket::{Bucket, BucketWidth};
+pub use codes::{CodeError, Conditions, Exchange, SipTape};
+pub use identity::{Ordinal, Origin, Place, RequestKey, Row, TickId};
+pub use nanos::{Nanos, TimeError};
+pub use price::{Price, PriceError};
+pub use symbol::{Symbol, SymbolError};
+pub use tick::{Bar, Cancel, Correction, Event, Kind, Luld, Quote, Series, Status, Tick, Trade};

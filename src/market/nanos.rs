@@ -1,0 +1,142 @@
+//! Times: nanoseconds since 1970-01-01T00:00:00Z.
+
+use std::fmt;
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
+
+/// A point in time, in nanoseconds since the Unix epoch (1677-09-21 to 2262-04-11).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanos(pub i64);
+
+/// The text is not an RFC 3339 time within 1677 to 2262.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not an RFC 3339 time such as 2024-01-03T14:30:00.123456789Z")]
+pub struct TimeError;
+
+impl Nanos {
+    /// One second.
+    pub const SECOND: i64 = 1_000_000_000;
+    /// One minute.
+    pub const MINUTE: i64 = 60 * Self::SECOND;
+    /// One hour.
+    pub const HOUR: i64 = 60 * Self::MINUTE;
+    /// The earliest time that can be told.
+    pub const MIN: Self = Self(i64::MIN);
+    /// The latest time that can be told.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// Parses RFC 3339 with up to nine fraction digits and any offset.
+    ///
+    /// # Errors
+    /// [`TimeError`] when the text is no such time.
+    pub fn parse(text: &[u8]) -> Result<Self, TimeError> {
+        if let Some(time) = parse_utc(text) {
+            return Ok(time);
+        }
+        let text = std::str::from_utf8(text).map_err(|_| TimeError)?;
+        let time = DateTime::parse_from_rfc3339(text).map_err(|_| TimeError)?;
+        time.timestamp_nanos_opt().map(Self).ok_or(TimeError)
+    }
+
+    /// Appends RFC 3339 in UTC, up to nine fraction digits with trailing zeros trimmed:
+    /// `2021-02-22T15:51:44.208Z`.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let text = DateTime::<Utc>::from_timestamp_nanos(self.0).to_rfc3339_opts(SecondsFormat::Nanos, true);
+        let text = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'Z');
+    }
+
+    /// This time rounded down to a multiple of `step` nanoseconds.
+    #[must_use]
+    pub const fn floor(self, step: i64) -> Self {
+        Self(self.0 - self.0.rem_euclid(step))
+    }
+
+    /// This time plus `nanos`, held within the range.
+    #[must_use]
+    pub const fn plus(self, nanos: i64) -> Self {
+        Self(self.0.saturating_add(nanos))
+    }
+}
+
+/// The common form `YYYY-MM-DDTHH:MM:SS[.f{1,9}]Z`, read without the general parser.
+fn parse_utc(text: &[u8]) -> Option<Nanos> {
+    let body = text.strip_suffix(b"Z")?;
+    let (head, fraction) = body.split_at_checked(19)?;
+    let number = |from: usize, to: usize| -> Option<u32> {
+        head.get(from..to)?
+            .iter()
+            .try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
+    };
+    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if separators.iter().any(|&(at, byte)| head.get(at) != Some(&byte)) {
+        return None;
+    }
+    let nanos = match fraction {
+        [] => 0,
+        [b'.', digits @ ..] if (1..=9).contains(&digits.len()) => {
+            let mut value = 0_u32;
+            for place in 0..9 {
+                let digit = digits.get(place).copied().unwrap_or(b'0');
+                value = digit.is_ascii_digit().then(|| value * 10 + u32::from(digit - b'0'))?;
+            }
+            value
+        }
+        _ => return None,
+    };
+    let date = NaiveDate::from_ymd_opt(i32::try_from(number(0, 4)?).ok()?, number(5, 7)?, number(8, 10)?)?;
+    let time: NaiveDateTime =
+        date.and_hms_nano_opt(number(11, 13)?, number(14, 16)?, number(17, 19)?, nanos)?;
+    time.and_utc().timestamp_nanos_opt().map(Nanos)
+}
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(32);
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn forms_of_one_time() {
+        let nine = Nanos(1_704_292_200_123_456_789);
+        for text in ["2024-01-03T14:30:00.123456789Z", "2024-01-03T09:30:00.123456789-05:00"] {
+            assert_eq!(Nanos::parse(text.as_bytes()), Ok(nine), "{text}");
+        }
+        assert_eq!(nine.to_string(), "2024-01-03T14:30:00.123456789Z");
+        assert_eq!(Nanos(1_614_009_104_208_000_000).to_string(), "2021-02-22T15:51:44.208Z");
+        assert_eq!(Nanos(1_614_009_100_000_000_000).to_string(), "2021-02-22T15:51:40Z");
+        assert_eq!(Nanos(0).to_string(), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused() {
+        for text in
+            ["", "2024-01-03", "2024-13-03T00:00:00Z", "2024-01-03T00:00:00", "2024-01-03T00:00:00.Z", "x"]
+        {
+            assert_eq!(Nanos::parse(text.as_bytes()), Err(TimeError), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trips(nanos in any::<i64>()) {
+            let text = Nanos(nanos).to_string();
+            prop_assert_eq!(Nanos::parse(text.as_bytes()), Ok(Nanos(nanos)));
+        }
+
+        #[test]
+        fn the_short_way_agrees_with_the_general_parser(nanos in any::<i64>()) {
+            let text = Nanos(nanos).to_string();
+            let general = DateTime::parse_from_rfc3339(&text).ok().and_then(|time| time.timestamp_nanos_opt());
+            prop_assert_eq!(parse_utc(text.as_bytes()).map(|time| time.0), general);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Prices: exact decimals as integers of 1e-9 dollars.
+
+use std::fmt;
+
+/// A price in units of 1e-9 (of a dollar, unless the instrument says otherwise).
+///
+/// The range is ±9,223,372,036.854775807. Text goes in and out without a float between:
+/// `"157.8"` is 157,800,000,000 units and is written `157.8` again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Price(pub i64);
+
+/// Why a text is no price.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PriceError {
+    /// The text is not a decimal number.
+    #[error("is not a decimal number")]
+    NotDecimal,
+    /// The number has digits below 1e-9.
+    #[error("has more than nine decimals")]
+    TooFine,
+    /// The number does not fit ±9223372036.854775807.
+    #[error("is outside ±9223372036.854775807")]
+    OutOfRange,
+}
+
+impl Price {
+    /// Units of one dollar.
+    pub const ONE: i64 = 1_000_000_000;
+
+    /// Parses a JSON number's text: optional sign, digits, optional fraction, optional exponent.
+    ///
+    /// # Errors
+    /// [`PriceError`] when the text is no decimal number, is finer than 1e-9 or out of range.
+    pub fn parse(text: &[u8]) -> Result<Self, PriceError> {
+        let (negative, digits) = match text.split_first() {
+            Some((b'-', rest)) => (true, rest),
+            _ => (false, text),
+        };
+        let mut units: i128 = 0;
+        let mut scale: i32 = 0;
+        let mut seen_digit = false;
+        let mut in_fraction = false;
+        let mut rest = digits;
+        while let Some((&byte, tail)) = rest.split_first() {
+            match byte {
+                b'0'..=b'9' => {
+                    seen_digit = true;
+                    units = units * 10 + i128::from(byte - b'0');
+                    if units > 1_i128 << 100 {
+                        return Err(PriceError::OutOfRange);
+                    }
+                    scale += i32::from(in_fraction);
+                }
+                b'.' if !in_fraction && seen_digit => in_fraction = true,
+                b'e' | b'E' if seen_digit => {
+                    scale -= exponent(tail)?;
+                    break;
+                }
+                _ => return Err(PriceError::NotDecimal),
+            }
+            rest = tail;
+        }
+        if !seen_digit || digits.last() == Some(&b'.') {
+            return Err(PriceError::NotDecimal);
+        }
+        shift(if negative { -units } else { units }, 9 - scale)
+    }
+
+    /// Appends the shortest exact decimal text: `157`, `157.8`, `0.000000001`.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let magnitude = self.0.unsigned_abs();
+        if self.0 < 0 {
+            out.push(b'-');
+        }
+        let (whole, fraction) = (magnitude / 1_000_000_000, magnitude % 1_000_000_000);
+        out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
+        if fraction != 0 {
+            let text = format!("{fraction:09}");
+            out.push(b'.');
+            out.extend_from_slice(text.trim_end_matches('0').as_bytes());
+        }
+    }
+
+    /// The nearest double, for wires that have no decimals (MessagePack) and for statistics.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "the nearest double is what such a wire can carry")]
+    pub fn to_f64(self) -> f64 {
+        // Two exact parts, so that every price below 2^53 units of 1e-9 survives the round trip.
+        (self.0 / Self::ONE) as f64 + (self.0 % Self::ONE) as f64 / Self::ONE as f64
+    }
+
+    /// The price whose shortest decimal text is that of the double.
+    ///
+    /// # Errors
+    /// [`PriceError`] when the double is not finite, finer than 1e-9 or out of range.
+    pub fn from_f64(value: f64) -> Result<Self, PriceError> {
+        if !value.is_finite() {
+            return Err(PriceError::NotDecimal);
+        }
+        Self::parse(ryu::Buffer::new().format_finite(value).as_bytes())
+    }
+}
+
+fn exponent(text: &[u8]) -> Result<i32, PriceError> {
+    let text = text.strip_prefix(b"+").unwrap_or(text);
+    let value: i32 =
+        std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(PriceError::NotDecimal)?;
+    if value.abs() > 40 { Err(PriceError::OutOfRange) } else { Ok(value) }
+}
+
+/// `units` times ten to the power `places`, exactly.
+fn shift(mut units: i128, places: i32) -> Result<Price, PriceError> {
+    if units == 0 {
+        return Ok(Price(0));
+    }
+    for _ in 0..places.unsigned_abs().min(60) {
+        if places > 0 {
+            units = units.checked_mul(10).ok_or(PriceError::OutOfRange)?;
+        } else if units % 10 == 0 {
+            units /= 10;
+        } else {
+            return Err(PriceError::TooFine);
+        }
+    }
+    i64::try_from(units).map(Price).map_err(|_| PriceError::OutOfRange)
+}
+
+impl fmt::Display for Price {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::with_capacity(24);
+        self.write(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn exact_decimals_in_and_out() {
+        let cases: &[(&str, i64, &str)] = &[
+            ("157.8", 157_800_000_000, "157.8"),
+            ("0", 0, "0"),
+            ("-0.5", -500_000_000, "-0.5"),
+            ("1e2", 100_000_000_000, "100"),
+            ("1.5E-3", 1_500_000, "0.0015"),
+            ("0.000000001", 1, "0.000000001"),
+            ("100.000000000000", 100_000_000_000, "100"),
+            ("9223372036.854775807", i64::MAX, "9223372036.854775807"),
+            ("-9223372036.854775808", i64::MIN, "-9223372036.854775808"),
+        ];
+        for (text, units, written) in cases {
+            assert_eq!(Price::parse(text.as_bytes()), Ok(Price(*units)), "{text}");
+            assert_eq!(Price(*units).to_string(), *written);
+        }
+    }
+
+    #[test]
+    fn what_is_no_price_says_why() {
+        for text in ["", "-", ".5", "5.", "1.2.3", "NaN", "1e", "1 ", "--1", "0x10"] {
+            assert_eq!(Price::parse(text.as_bytes()), Err(PriceError::NotDecimal), "{text}");
+        }
+        assert_eq!(Price::parse(b"0.0000000001"), Err(PriceError::TooFine));
+        assert_eq!(Price::parse(b"9223372036.854775808"), Err(PriceError::OutOfRange));
+        assert_eq!(Price::parse(b"1e99"), Err(PriceError::OutOfRange));
+    }
+
+    proptest! {
+        #[test]
+        fn text_round_trips(units in any::<i64>()) {
+            prop_assert_eq!(Price::parse(Price(units).to_string().as_bytes()), Ok(Price(units)));
+        }
+
+        #[test]
+        fn doubles_keep_six_decimals(micros in 0_i64..9_000_000_000_000) {
+            let price = Price(micros * 1000);
+            prop_assert_eq!(Price::from_f64(price.to_f64()), Ok(price));
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Price::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Wiring: from configuration to a running node.

@@ -1,0 +1,1 @@
+//! The envelope around all stored bytes, and MACed tokens.

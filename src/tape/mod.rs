@@ -1,0 +1,1 @@
+//! The tape: frames, writer, follower, positions, retired lists, tail.

@@ -1,0 +1,1 @@
+//! Ticks as JSON and MessagePack, both ways. No HTTP.

@@ -1,0 +1,1 @@
+//! The source itself is checked here: layering and doors.
