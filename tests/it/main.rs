@@ -10,7 +10,10 @@
     reason = "tests say why they fail, and their helpers are no public API"
 )]
 
+mod damage;
+mod errors;
 mod ledger;
 mod node;
+mod overload;
 mod proxy;
 mod retries;
