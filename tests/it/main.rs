@@ -16,4 +16,5 @@ mod ledger;
 mod node;
 mod overload;
 mod proxy;
+mod retention;
 mod retries;
