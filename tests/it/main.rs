@@ -10,6 +10,7 @@
     reason = "tests say why they fail, and their helpers are no public API"
 )]
 
+mod clocks;
 mod damage;
 mod errors;
 mod ledger;

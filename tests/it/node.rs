@@ -18,6 +18,7 @@ pub struct Key {
 pub struct Node {
     pub folder: PathBuf,
     flags: Vec<String>,
+    pub environment: Vec<(String, String)>,
     child: Option<Child>,
     pub http: String,
     pub admin: String,
@@ -46,6 +47,7 @@ impl Node {
         Self {
             folder: folder.to_path_buf(),
             flags: flags.iter().map(ToString::to_string).collect(),
+            environment: Vec::new(),
             child: None,
             http: String::new(),
             admin: String::new(),
@@ -76,6 +78,7 @@ impl Node {
             .arg("--ready-file")
             .arg(&ready)
             .args(&self.flags)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)
