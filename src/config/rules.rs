@@ -144,20 +144,16 @@ impl Rule {
             Self::Number(min, i64::MAX) => format!("a whole number from {min}"),
             Self::Number(min, max) => format!("a whole number from {min} to {max}"),
             Self::Name => "1 to 64 printable characters without blanks".to_owned(),
-            Self::Region => {
-                "1 to 16 of a-z, 0-9 and '-', the first a letter, such as \"us-east\"".to_owned()
-            }
+            Self::Region => "1 to 16 of a-z, 0-9 and '-', the first a letter, such as \"us-east\"".to_owned(),
             Self::Address => "an IP address and port such as \"127.0.0.1:8080\"".to_owned(),
             Self::Folder => "the path of a folder".to_owned(),
             Self::OneOf(texts) => {
                 let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
                 quoted.join(" or ")
             }
-            Self::LogFilter => {
-                "a level (error, warn, info, debug, trace) or directives such as \
+            Self::LogFilter => "a level (error, warn, info, debug, trace) or directives such as \
                  \"info,tapeline::http=debug\""
-                    .to_owned()
-            }
+                .to_owned(),
             Self::HexKey => "64 hex digits (32 bytes), or empty".to_owned(),
         }
     }

@@ -12,6 +12,7 @@ mod gaps;
 mod writer;
 mod requests;
 mod tail;
+pub mod tasks;
 
 pub use codec::CodecError;
 pub use frame::{

@@ -10,4 +10,4 @@ mod sealed;
 mod writer;
 
 pub use sealed::{Sealed, frame_key, record_key};
-pub use writer::{AppendError, Appended, WriterHandle, WriterStatus, spawn_writer};
+pub use writer::{AppendError, Appended, WriterHandle, WriterStatus, WriterWorld, mono_since, spawn_writer};

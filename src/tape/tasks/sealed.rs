@@ -41,7 +41,7 @@ impl Sealed {
     #[must_use]
     pub fn seal_frame(&self, frame: &Frame) -> FrameRow {
         let body = self.keyring.seal(&frame_key(frame.tape, frame.seq), &frame.encode());
-        FrameRow { tape: frame.tape, seq: frame.seq, low: frame.low, body }
+        FrameRow { tape: frame.tape, seq: frame.seq, body }
     }
 
     /// The frame of a row.
@@ -49,9 +49,12 @@ impl Sealed {
     /// # Errors
     /// `Corrupt`, naming tape and seq.
     pub fn open_frame(&self, row: &FrameRow) -> Result<Frame, StoreError> {
-        let named = |why: String| StoreError::corrupt(format!("frame {} of tape {}: {why}", row.seq, row.tape));
-        let payload =
-            self.keyring.open(&frame_key(row.tape, row.seq), &row.body).map_err(|error| named(error.to_string()))?;
+        let named =
+            |why: String| StoreError::corrupt(format!("frame {} of tape {}: {why}", row.seq, row.tape));
+        let payload = self
+            .keyring
+            .open(&frame_key(row.tape, row.seq), &row.body)
+            .map_err(|error| named(error.to_string()))?;
         let frame = Frame::decode(&payload).map_err(|error| named(error.to_string()))?;
         if (frame.tape, frame.seq) == (row.tape, row.seq) {
             Ok(frame)
