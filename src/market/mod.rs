@@ -21,6 +21,7 @@ pub mod meta;
 pub mod synthetic;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod table;
 
 pub use bucket::{Bucket, BucketWidth};
 pub use codes::{CodeError, Conditions, Exchange, SipTape};
