@@ -12,8 +12,13 @@ mod gaps;
 mod writer;
 mod requests;
 mod tail;
+mod follower;
+mod view;
 
 pub use codec::CodecError;
+pub use follower::{
+    Follower, FollowerConfig, FollowerEffect, FollowerRules, FollowerStatus, ReadId, ScannedTape, rendezvous,
+};
 pub use frame::{
     BodyHash, FRAME_BYTES_MAX, FRAME_PIECES_MAX, Frame, FrameError, Piece, Region, RegionError, row_weight,
     weight,
@@ -29,4 +34,5 @@ pub use requests::{Delivery, Receipt, RequestConfig, RequestMemory, RequestRules
 pub use retired::{RETIRED_KEY, RETIRED_MAX, Retired, RetiredList, RetiredLists};
 pub use tail::{Backlog, CatchingUp, Covered, Tail, TailConfig, TailRules};
 pub use time::{Mono, Now};
+pub use view::{View, ViewRules};
 pub use writer::{Batch, Refusal, Rollover, Token, Writer, WriterConfig, WriterEffect, WriterRules};
