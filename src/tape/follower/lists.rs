@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::frame::Region;
 use super::super::position::Position;
 use super::super::retired::{RETIRED_MAX, RetiredList};
-use super::super::time::{Mono, Now};
+use super::super::time::Now;
 use super::{Follower, FollowerEffect, ScannedTape};
 use crate::store::TapeId;
 
@@ -211,12 +211,6 @@ impl Follower {
     pub fn is_mine(&self, work: TapeId, live: &[TapeId]) -> bool {
         let Some(own) = self.own else { return false };
         live.iter().all(|other| rendezvous(*other, work.0) <= rendezvous(own, work.0))
-    }
-
-    /// The earliest time at which something of this region is due; for tests.
-    #[cfg(test)]
-    pub(super) const fn retire_at(&self) -> Mono {
-        self.retire_at
     }
 }
 

@@ -355,9 +355,10 @@ fn plan_voids(
     let turn = state.progress.voids.range(from..).chain(state.progress.voids.range(..from));
     let mut runs: Vec<RangeInclusive<u64>> = Vec::new();
     for seq in turn {
+        let full = runs.len() >= usize::from(VOID_READS_MAX);
         match runs.last_mut() {
             Some(run) if run.end() + 1 == *seq => *run = *run.start()..=*seq,
-            _ if runs.len() >= usize::from(VOID_READS_MAX) => break,
+            _ if full => break,
             _ => runs.push(*seq..=*seq),
         }
     }
