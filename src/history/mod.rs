@@ -1,1 +1,3 @@
 //! History: keeper, reader, pages.
+
+pub mod keeper;
