@@ -132,9 +132,8 @@ impl Layers {
             effective.lay_text(&env::key_of(name), value, Source::Environment(name.clone()))?;
         }
         for text in &self.sets {
-            let (key, value) = text
-                .split_once('=')
-                .ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
+            let (key, value) =
+                text.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
             effective.lay_text(key.trim(), value.trim(), Source::Flag("--set".to_owned()))?;
         }
         for (flag, key, value) in &self.flags {
@@ -167,8 +166,9 @@ impl Effective {
     }
 
     fn lay_toml(&mut self, text: &str, source: &Source, path: &Path) -> Result<(), ConfigError> {
-        let sections: Table = toml::from_str(text).map_err(|error: toml::de::Error| {
-            ConfigError::Syntax { path: path.display().to_string(), detail: error.to_string() }
+        let sections: Table = toml::from_str(text).map_err(|error: toml::de::Error| ConfigError::Syntax {
+            path: path.display().to_string(),
+            detail: error.to_string(),
         })?;
         for (section, keys) in sections {
             let Value::Table(keys) = keys else { return Err(unknown(&section, source.clone())) };
@@ -183,12 +183,7 @@ impl Effective {
         self.lay(key, source, |rule| rule.value_of(text))
     }
 
-    fn lay(
-        &mut self,
-        key: &str,
-        from: Source,
-        value: impl FnOnce(Rule) -> Value,
-    ) -> Result<(), ConfigError> {
+    fn lay(&mut self, key: &str, from: Source, value: impl FnOnce(Rule) -> Value) -> Result<(), ConfigError> {
         let Some((key, rule)) = RULES.iter().find(|(name, _)| *name == key) else {
             return Err(unknown(key, from));
         };
@@ -244,7 +239,11 @@ impl Effective {
             (http.request_ms >= http.body_ms, "http.request_ms", "at least http.body_ms"),
             (http.request_ms > ingest.answer_ms, "http.request_ms", "more than ingest.answer_ms"),
             (tape.frame_bytes_max >= tape.flush_bytes, "tape.frame_bytes_max", "at least tape.flush_bytes"),
-            (tape.in_flight_max >= tape.in_flight_eager, "tape.in_flight_max", "at least tape.in_flight_eager"),
+            (
+                tape.in_flight_max >= tape.in_flight_eager,
+                "tape.in_flight_max",
+                "at least tape.in_flight_eager",
+            ),
             (
                 history.page_limit_max >= history.page_limit_default,
                 "history.page_limit_max",
