@@ -17,6 +17,7 @@ pub mod canonical;
 mod identity;
 pub mod calendar;
 mod bucket;
+pub mod table;
 
 pub use bucket::{Bucket, BucketWidth};
 pub use codes::{CodeError, Conditions, Exchange, SipTape};
