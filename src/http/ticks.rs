@@ -119,7 +119,7 @@ pub(super) async fn post_ticks(
     body: Body,
 ) -> ApiResult<Json<TicksAnswer>> {
     let metrics = &app.gate.metrics;
-    let taken = take(&app, identity.account, &uri, &headers, body).await;
+    let taken = take(&app, identity.account.clone(), &uri, &headers, body).await;
     metrics.ingest_in_flight_bytes.set(i64::try_from(app.intake.held_bytes()).unwrap_or(i64::MAX));
     let outcome = match &taken {
         Ok(_) => "answered",
