@@ -115,7 +115,7 @@ pub struct App {
 /// The public door.
 pub fn router(app: Arc<App>) -> Router {
     let gate = Arc::clone(&app.gate);
-    let routes: Router<Arc<App>> = Router::new().merge(ticks::routes());
+    let routes = ticks::routes();
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 
