@@ -17,6 +17,8 @@ pub mod canonical;
 mod identity;
 pub mod calendar;
 mod bucket;
+#[cfg(test)]
+pub(crate) mod golden;
 
 pub use bucket::{Bucket, BucketWidth};
 pub use codes::{CodeError, Conditions, Exchange, SipTape};
