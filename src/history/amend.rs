@@ -18,39 +18,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use chrono::{Datelike, NaiveDate, Weekday};
-
 use super::merge::{Key, Merged};
 use crate::market::{Cancel, Correction, Event, Nanos, Price, Row, Tick, Trade, calendar};
-
-/// What became of a trade (Alpaca's `u`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Amendment {
-    /// It was cancelled.
-    Canceled,
-    /// It was an error, or has been replaced.
-    Incorrect,
-    /// It replaces another.
-    Corrected,
-}
-
-impl Amendment {
-    /// The text on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Canceled => "canceled",
-            Self::Incorrect => "incorrect",
-            Self::Corrected => "corrected",
-        }
-    }
-
-    /// Whether the trade counts in bars.
-    #[must_use]
-    pub const fn counts(self) -> bool {
-        matches!(self, Self::Corrected)
-    }
-}
+use crate::store::Span;
+use crate::wire::Mark;
 
 /// One entry of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +31,7 @@ pub struct Entry {
     /// The tick.
     pub tick: Tick,
     /// What became of it; `None` where nothing did.
-    pub amendment: Option<Amendment>,
+    pub mark: Option<Mark>,
 }
 
 /// An exchange and its number of a trade.
@@ -99,24 +70,10 @@ impl Wanted {
 
 /// The span of event time in which corrections and cancels of trades between these times come.
 #[must_use]
-pub fn reach(first: Nanos, last: Nanos) -> crate::store::Span {
-    let opens = calendar::new_york_midnight(calendar::new_york_date(first));
-    let closes = last_day(calendar::new_york_date(last));
-    opens..=calendar::new_york_midnight(closes.succ_opt().unwrap_or(closes)).plus(-1)
-}
-
-/// The last day on which a trade of this day is corrected: the next trading day.
-fn last_day(day: NaiveDate) -> NaiveDate {
-    let mut next = day;
-    loop {
-        next = match next.succ_opt() {
-            Some(later) => later,
-            None => return next,
-        };
-        if !matches!(next.weekday(), Weekday::Sat | Weekday::Sun) {
-            return next;
-        }
-    }
+pub fn reach(first: Nanos, last: Nanos) -> Span {
+    let (opens, _) = calendar::new_york_day(calendar::correction_days(first).0);
+    let (_, closes) = calendar::new_york_day(calendar::correction_days(last).1);
+    opens..=closes
 }
 
 /// Applies corrections and cancels (in any order, one row an id) to trades in ascending order.
@@ -143,7 +100,7 @@ pub fn amend(trades: Vec<Merged>, mut actions: Vec<Row>) -> Vec<Entry> {
 #[derive(Debug, Default)]
 struct Chain {
     versions: Vec<Trade>,
-    ended: Option<Amendment>,
+    ended: Option<Mark>,
 }
 
 #[derive(Debug)]
@@ -199,17 +156,17 @@ impl Book {
                 continue;
             };
             let chain = self.chains.entry(at).or_default();
-            let traded = calendar::new_york_date(time);
+            let (traded, until) = calendar::correction_days(time);
             let told = std::iter::once(original)
                 .chain(chain.versions.iter())
                 .any(|trade| (trade.price, trade.size) == action.price_and_size());
-            let matches = day == traded || (day > traded && day <= last_day(traded) && told);
+            let matches = day == traded || (day > traded && day <= until && told);
             if !matches || chain.ended.is_some() {
                 continue;
             }
             match action {
                 Action::Cancel(cancel) => {
-                    chain.ended = Some(if cancel.error { Amendment::Incorrect } else { Amendment::Canceled });
+                    chain.ended = Some(if cancel.error { Mark::Incorrect } else { Mark::Canceled });
                 }
                 Action::Correct(correction) => {
                     let current = chain.versions.last().unwrap_or(original);
@@ -225,7 +182,7 @@ impl Book {
                     };
                     if also.iter().any(reported) {
                         // The corrected trade was also reported by itself: it stands for itself.
-                        chain.ended = Some(Amendment::Incorrect);
+                        chain.ended = Some(Mark::Incorrect);
                         continue;
                     }
                     chain.versions.push(corrected);
@@ -241,21 +198,21 @@ impl Book {
     fn entries_of(&self, merged: Merged, chain: Option<Chain>, out: &mut Vec<Entry>) {
         let Chain { versions, ended } = chain.unwrap_or_default();
         let (time, symbol) = (merged.row.tick.time, merged.row.tick.symbol);
-        let original_mark = if versions.is_empty() { ended } else { Some(Amendment::Incorrect) };
+        let original_mark = if versions.is_empty() { ended } else { Some(Mark::Incorrect) };
         let last = versions.len();
         let origin = merged.row.origin;
         out.push(Entry {
             key: Key { place: merged.place, version: 0 },
             tick: merged.row.tick,
-            amendment: original_mark,
+            mark: original_mark,
         });
         for (version, trade) in (1_u32..).zip(versions) {
             let is_last = usize::try_from(version).is_ok_and(|version| version == last);
             let tick = Tick { symbol, time, event: Event::Trade(trade) };
             let place = Row { tick: tick.clone(), origin }.place();
-            let amendment =
-                if is_last { ended.unwrap_or(Amendment::Corrected) } else { Amendment::Incorrect };
-            out.push(Entry { key: Key { place, version }, tick, amendment: Some(amendment) });
+            let mark =
+                if is_last { ended.unwrap_or(Mark::Corrected) } else { Mark::Incorrect };
+            out.push(Entry { key: Key { place, version }, tick, mark: Some(mark) });
         }
     }
 }

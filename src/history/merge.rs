@@ -42,6 +42,8 @@ pub struct Merge {
     /// Times beyond this one are no longer needed.
     bound: Option<Nanos>,
     compact_at: usize,
+    /// How many candidates were left when the bound was last set.
+    settled: usize,
     candidates: Vec<Candidate>,
 }
 
@@ -66,7 +68,7 @@ impl Merge {
             (_, None) => first..=last,
         };
         let compact_at = keep.saturating_mul(2).saturating_add(SLACK_ROWS);
-        Self { order, span, resumed, keep: keep.max(1), bound: None, compact_at, candidates: Vec::new() }
+        Self { order, span, resumed, keep: keep.max(1), bound: None, compact_at, settled: 0, candidates: Vec::new() }
     }
 
     /// The span of what is still needed: it shrinks as ticks are gathered. It is empty only
@@ -104,8 +106,17 @@ impl Merge {
         }
     }
 
-    /// Removes duplicates among what was taken in, so that [`Self::needed`] is as narrow as it can be.
-    pub fn compact(&mut self) {
+    /// Narrows [`Self::needed`] where enough was taken in since it last was.
+    pub fn settle(&mut self) {
+        if self.candidates.len() > self.settled.saturating_add(self.keep) {
+            self.compact();
+            let slack = if self.bound.is_some() { 0 } else { self.keep / 2 };
+            self.settled = self.candidates.len().saturating_sub(slack);
+        }
+    }
+
+    /// Removes duplicates among what was taken in and drops what is beyond the first `keep`.
+    fn compact(&mut self) {
         let order = self.order;
         self.candidates.sort_unstable_by(|a, b| {
             let time = match order {
