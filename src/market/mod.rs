@@ -19,6 +19,7 @@ pub mod calendar;
 mod bucket;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod table;
 
 pub use bucket::{Bucket, BucketWidth};
 pub use codes::{CodeError, Conditions, Exchange, SipTape};
