@@ -210,8 +210,7 @@ impl Book {
             let is_last = usize::try_from(version).is_ok_and(|version| version == last);
             let tick = Tick { symbol, time, event: Event::Trade(trade) };
             let place = Row { tick: tick.clone(), origin }.place();
-            let mark =
-                if is_last { ended.unwrap_or(Mark::Corrected) } else { Mark::Incorrect };
+            let mark = if is_last { ended.unwrap_or(Mark::Corrected) } else { Mark::Incorrect };
             out.push(Entry { key: Key { place, version }, tick, mark: Some(mark) });
         }
     }

@@ -68,7 +68,16 @@ impl Merge {
             (_, None) => first..=last,
         };
         let compact_at = keep.saturating_mul(2).saturating_add(SLACK_ROWS);
-        Self { order, span, resumed, keep: keep.max(1), bound: None, compact_at, settled: 0, candidates: Vec::new() }
+        Self {
+            order,
+            span,
+            resumed,
+            keep: keep.max(1),
+            bound: None,
+            compact_at,
+            settled: 0,
+            candidates: Vec::new(),
+        }
     }
 
     /// The span of what is still needed: it shrinks as ticks are gathered. It is empty only
@@ -101,8 +110,12 @@ impl Merge {
             self.compact();
             // Where many ticks share a nanosecond little can be dropped; growing with what
             // is left keeps the cost of compaction linear.
-            self.compact_at =
-                self.candidates.len().saturating_mul(2).max(self.keep.saturating_mul(2)).saturating_add(SLACK_ROWS);
+            self.compact_at = self
+                .candidates
+                .len()
+                .saturating_mul(2)
+                .max(self.keep.saturating_mul(2))
+                .saturating_add(SLACK_ROWS);
         }
     }
 
@@ -134,8 +147,11 @@ impl Merge {
             same
         });
         let resumed = self.resumed;
-        let mut counted =
-            self.candidates.iter().map(|candidate| candidate.row.tick.time).filter(|time| Some(*time) != resumed);
+        let mut counted = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.row.tick.time)
+            .filter(|time| Some(*time) != resumed);
         if let Some(bound) = counted.nth(self.keep - 1) {
             let beyond = |time: Nanos| match order {
                 Order::Ascending => time > bound,

@@ -2,8 +2,8 @@
 //!
 //! [`merge`] makes one sequence of any copies of a series (tail and blocks, in any
 //! duplication), [`amend`] applies corrections and cancels to trades, [`page`] is the token
-//! by which a client reads on, [`Reader`] does the reading over the doors of `store`, and
-//! [`timeframe`] says which bars there are.
+//! by which a client reads on, [`Reader`] does the reading over the doors of `store` and
+//! makes bars of what it reads.
 //!
 //! Numbers: a page is at most 10,000 data points over all symbols. A read holds at most twice
 //! the rows it was asked for, all ticks of one nanosecond, and one page of blocks as stored
@@ -17,11 +17,11 @@
 
 pub mod amend;
 mod bars;
+mod incomplete;
 pub mod merge;
 pub mod page;
 mod reader;
 mod symbols;
-pub mod timeframe;
 
 use std::time::Duration;
 
@@ -32,17 +32,11 @@ pub use merge::Key;
 pub use page::{Cursor, PageToken, Resume};
 pub use reader::{BarQuery, BarSpan, Page, ReadError, ReadLimits, Reader, TickQuery};
 pub use symbols::SymbolPage;
-pub use timeframe::Timeframe;
 
 use crate::market::{Row, Series};
 use crate::seal::SealKey;
 use crate::store::{BlockKey, BucketKey, Span};
-use crate::tape::WaitToken;
-
-/// The tail has shed what no block holds yet: what it answered would have holes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("history catching up")]
-pub struct CatchingUp;
+use crate::tape::{CatchingUp, WaitToken};
 
 /// The tail as readers see it.
 #[async_trait]

@@ -12,12 +12,12 @@ use std::time::Duration;
 use super::amend::{Entry, Wanted, amend, reach};
 use super::merge::{Key, Merge, Merged};
 use super::page::{Cursor, Resume};
-use super::timeframe::Timeframe;
-use super::{CatchingUp, TailDoor, block_seal_key};
+use super::{TailDoor, block_seal_key};
+use crate::bars::Timeframe;
 use crate::market::{Bar, Bucket, Kind, Nanos, Row, Series, Symbol, table};
 use crate::seal::Keyring;
 use crate::store::{BlockRow, BucketKey, Order, Records, Span, Store, StoreError};
-use crate::tape::{Region, WaitToken};
+use crate::tape::{CatchingUp, Region, WaitToken};
 
 /// What a read may take.
 #[derive(Clone, Copy, Debug)]
@@ -189,8 +189,7 @@ impl Reader {
                 Resume::After(key) => Some(key),
                 Resume::Start | Resume::AfterBar(_) => None,
             };
-            let part =
-                self.entries(series, &query.span, query.order, after, pages.left, &mut budget).await?;
+            let part = self.entries(series, &query.span, query.order, after, pages.left, &mut budget).await?;
             pages.take(symbol, part, &budget);
         }
         Ok(pages.finish())
@@ -331,10 +330,8 @@ impl Reader {
         let mut after = None;
         loop {
             let needed = merge.needed();
-            let page = self
-                .store
-                .blocks(key, series.kind, needed, after, self.limits.blocks_bytes_max)
-                .await?;
+            let page =
+                self.store.blocks(key, series.kind, needed, after, self.limits.blocks_bytes_max).await?;
             after = page.blocks.last().map(|block| block.key);
             let bytes: usize = page.blocks.iter().map(|block| block.body.len()).sum();
             budget.bytes = budget.bytes.saturating_sub(bytes);
@@ -398,8 +395,7 @@ impl Walk<'_> {
             }
             self.ended = rows.len() < limit || self.from > self.to;
             let kind = 1_u16 << self.series.kind.number();
-            self.page =
-                rows.iter().rev().filter(|row| row.kinds & kind != 0).map(|row| row.bucket).collect();
+            self.page = rows.iter().rev().filter(|row| row.kinds & kind != 0).map(|row| row.bucket).collect();
         }
         Ok(self.page.pop())
     }

@@ -204,8 +204,14 @@ impl Taking<'_> {
         for row in &mut rows {
             row.origin.request = request;
         }
-        let batch =
-            Batch { request, body, backfill: options.backfill, atomic: options.atomic, ack: options.ack, rows };
+        let batch = Batch {
+            request,
+            body,
+            backfill: options.backfill,
+            atomic: options.atomic,
+            ack: options.ack,
+            rows,
+        };
         let limit = Duration::from_millis(self.intake.config.answer_ms);
         let appended = tokio::time::timeout(limit, self.intake.tape.append(batch)).await;
         let token = appended.unwrap_or(Err(AppendError::Unknown))?;
@@ -222,7 +228,9 @@ fn names(request: &Request, digest: &[u8; 32]) -> (RequestKey, BodyHash) {
     match &request.name {
         RequestName::Body => (RequestKey::of_body(account, digest), body),
         RequestName::Key(key) => (RequestKey::of_idempotency_key(account, key), body),
-        RequestName::Lines { key, digest, .. } => (RequestKey::of_lines(account, key, digest), BodyHash::LINES),
+        RequestName::Lines { key, digest, .. } => {
+            (RequestKey::of_lines(account, key, digest), BodyHash::LINES)
+        }
     }
 }
 
@@ -256,8 +264,7 @@ impl Sorting {
     fn sort(&mut self, position: u32, verdict: Verdict) -> Result<(), TakeError> {
         self.received += 1;
         let index = self.first.checked_add(position).filter(|index| *index < u32::MAX);
-        let index =
-            index.ok_or_else(|| TakeError::Numbering(u64::from(self.first) + u64::from(position)))?;
+        let index = index.ok_or_else(|| TakeError::Numbering(u64::from(self.first) + u64::from(position)))?;
         let verdict = verdict.and_then(|tick| verdict::check(&tick, self.now, self.future_ms).map(|()| tick));
         match verdict {
             Ok(tick) => {

@@ -49,7 +49,8 @@ pub fn check(tick: &Tick, now: Nanos, future_ms: u64) -> Result<(), Box<Refusal>
 }
 
 fn check_time(tick: &Tick, now: Nanos, future_ms: u64) -> Result<(), Box<Refusal>> {
-    let refuse = |why: String, expected: String| Err(Refusal::new("t", &tick.time.to_string(), why, expected));
+    let refuse =
+        |why: String, expected: String| Err(Refusal::new("t", &tick.time.to_string(), why, expected));
     if tick.time < Nanos(0) {
         return refuse("is before 1970".to_owned(), "a time from 1970-01-01T00:00:00Z".to_owned());
     }
@@ -126,7 +127,8 @@ mod tests {
 
     const TRADE: &str = r#"{"T":"t","S":"AAPL","p":1.5,"s":1,"t":"2024-01-03T14:30:00Z"}"#;
     const QUOTE: &str = r#"{"T":"q","S":"A","ap":2,"as":1,"bp":1,"bs":1,"t":"2024-01-03T14:30:00Z"}"#;
-    const MINUTE: &str = r#"{"T":"b","S":"A","o":2,"h":3,"l":1,"c":2,"v":1,"n":1,"vw":2,"t":"2024-01-03T14:29:00Z"}"#;
+    const MINUTE: &str =
+        r#"{"T":"b","S":"A","o":2,"h":3,"l":1,"c":2,"v":1,"n":1,"vw":2,"t":"2024-01-03T14:29:00Z"}"#;
     const DAY: &str = r#"{"T":"d","S":"A","o":2,"h":3,"l":1,"c":2,"v":1,"t":"2024-01-02T05:00:00Z"}"#;
     const LULD: &str = r#"{"T":"l","S":"A","u":3.24,"d":2.65,"t":"2024-01-03T14:30:00Z"}"#;
     const CORRECTION: &str =
@@ -163,7 +165,13 @@ mod tests {
         let cases: &[(&str, &[(&str, &str)], &str, &str, &str)] = &[
             (TRADE, &[("1.5", "0")], "p", "0", "is not above zero"),
             (TRADE, &[("1.5", "-1.5")], "p", "-1.5", "is not above zero"),
-            (TRADE, &[(":00Z", ":05.000000001Z")], "t", "2024-01-03T14:30:05.000000001Z", "5000 ms in the future"),
+            (
+                TRADE,
+                &[(":00Z", ":05.000000001Z")],
+                "t",
+                "2024-01-03T14:30:05.000000001Z",
+                "5000 ms in the future",
+            ),
             (TRADE, &[("2024-01-03", "1969-12-31")], "t", "1969-12-31T14:30:00Z", "is before 1970"),
             (QUOTE, &[("\"ap\":2", "\"ap\":-2")], "ap", "-2", "is below zero"),
             (QUOTE, &[("\"bp\":1", "\"bp\":-1")], "bp", "-1", "is below zero"),
