@@ -6,11 +6,14 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::ingest::Intake;
 use crate::market::Nanos;
 use crate::telemetry::{Health, Metrics};
 
 pub mod auth;
 pub mod error;
+mod inflate;
+pub mod ticks;
 
 pub use error::{ApiError, ApiResult};
 
@@ -33,4 +36,6 @@ pub struct Gate {
 pub struct App {
     /// What every request passes.
     pub gate: Arc<Gate>,
+    /// Where ticks come in.
+    pub intake: Arc<Intake>,
 }
