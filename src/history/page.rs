@@ -8,6 +8,12 @@ use super::merge::Key;
 use crate::market::{Nanos, Ordinal, Place, Symbol, TickId};
 use crate::store::{Order, Span};
 
+/// The prefix of page tokens of ticks and bars.
+pub const PAGE_PREFIX: &str = "p1.";
+
+/// The prefix of page tokens of the list of symbols; they carry the last symbol's text.
+pub const SYMBOLS_PREFIX: &str = "y1.";
+
 /// The version byte in front.
 const VERSION: u8 = 1;
 const QUERY_DOMAIN: &[u8] = b"tapeline page query v1";

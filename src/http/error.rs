@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
+use crate::history::ReadError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// An answer that is no success.
@@ -142,6 +143,16 @@ impl From<StoreError> for ApiError {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "stored data is damaged; run tapeline verify")
                     .with("reason", "corrupt")
             }
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::CatchingUp => Self::unavailable("catching_up", "history catching up", 1),
+            ReadError::Corrupt(detail) => StoreError::corrupt(detail).into(),
+            ReadError::Store(error) => error.into(),
         }
     }
 }

@@ -6,13 +6,16 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::history::Reader;
 use crate::ingest::Intake;
 use crate::market::Nanos;
 use crate::telemetry::{Health, Metrics};
 
+pub mod alpaca;
 pub mod auth;
 pub mod error;
 mod inflate;
+pub mod symbols;
 pub mod ticks;
 
 pub use error::{ApiError, ApiResult};
@@ -38,4 +41,6 @@ pub struct App {
     pub gate: Arc<Gate>,
     /// Where ticks come in.
     pub intake: Arc<Intake>,
+    /// Where history comes from.
+    pub reader: Arc<Reader>,
 }
