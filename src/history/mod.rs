@@ -23,6 +23,7 @@ pub mod merge;
 pub mod page;
 mod reader;
 mod symbols;
+pub mod tasks;
 
 use std::time::Duration;
 
