@@ -172,7 +172,9 @@ mod tests {
         assert!(!write_new(&path, &ring).unwrap(), "an existing file is never overwritten");
         let read = Keyring::read(&path).unwrap();
         assert!(read.ids().eq(ring.ids()));
-        for (text, expected) in [("nonsense\n", "line 1"), ("# none\n", "holds no key"), ("tapeline-key-v1 AAAA", "line 1")] {
+        for (text, expected) in
+            [("nonsense\n", "line 1"), ("# none\n", "holds no key"), ("tapeline-key-v1 AAAA", "line 1")]
+        {
             fs::write(&path, text).unwrap();
             let error = Keyring::read(&path).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("seal.key"), "{error}");

@@ -3,8 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::keyring::{KeyId, Keyring};
 use super::SealError;
+use super::keyring::{KeyId, Keyring};
 
 impl Keyring {
     /// A token that carries `payload`: the prefix and then base64url without padding of key id
