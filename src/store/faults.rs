@@ -130,12 +130,16 @@ impl Faults {
         let name = format!("{operation:?}");
         match self.next(operation) {
             Fault::Pass => call.await,
-            Fault::FailBefore => Err(StoreError::unknown(format!("injected: {name} failed before it was applied"))),
+            Fault::FailBefore => {
+                Err(StoreError::unknown(format!("injected: {name} failed before it was applied")))
+            }
             Fault::FailAfter => {
                 call.await?;
                 Err(StoreError::unknown(format!("injected: {name} failed after it was applied")))
             }
-            Fault::Refuse => Err(StoreError::refused(format!("injected: {name} refused, no space left on the disk"))),
+            Fault::Refuse => {
+                Err(StoreError::refused(format!("injected: {name} refused, no space left on the disk")))
+            }
             Fault::Delay(duration) => {
                 tokio::time::sleep(duration).await;
                 call.await
@@ -233,7 +237,9 @@ impl<S: Store + ?Sized> Store for Faulty<S> {
         order: Order,
         limit: usize,
     ) -> Result<Vec<BucketRow>, StoreError> {
-        self.faults.run(Operation::Buckets, self.inner.buckets(symbol, from, to, order, limit), |rows| rows).await
+        self.faults
+            .run(Operation::Buckets, self.inner.buckets(symbol, from, to, order, limit), |rows| rows)
+            .await
     }
 
     async fn symbols(

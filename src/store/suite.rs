@@ -17,7 +17,12 @@ fn frame(tape: u64, seq: u64, body: &'static str) -> FrameRow {
     FrameRow { tape: TapeId(tape), seq, body: Bytes::from_static(body.as_bytes()) }
 }
 
-async fn seqs(store: &dyn Store, tape: u64, range: std::ops::RangeInclusive<u64>, bytes_max: usize) -> Vec<u64> {
+async fn seqs(
+    store: &dyn Store,
+    tape: u64,
+    range: std::ops::RangeInclusive<u64>,
+    bytes_max: usize,
+) -> Vec<u64> {
     let frames = store.frames(TapeId(tape), range, bytes_max, At::Here).await.unwrap();
     assert!(frames.iter().all(|frame| frame.tape == TapeId(tape)));
     frames.iter().map(|frame| frame.seq).collect()
@@ -174,7 +179,10 @@ async fn directory(store: &dyn Store) {
         if hour == 2 {
             rows.push(block(Kind::Quote, from, from + 1, 2));
         }
-        store.put_blocks(0, 1, vec![(*key, rows), (bucket_of("AAPLW", Kind::Trade, from), vec![])]).await.unwrap();
+        store
+            .put_blocks(0, 1, vec![(*key, rows), (bucket_of("AAPLW", Kind::Trade, from), vec![])])
+            .await
+            .unwrap();
     }
     let trade = 1_u16 << Kind::Trade.number();
     let row = |hour: usize| BucketRow {

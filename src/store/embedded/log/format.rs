@@ -256,13 +256,20 @@ mod tests {
     fn the_golden_header_record_and_index() {
         let ring = golden_ring();
         let header = Header { segment: 1, first: 1, bytes: 65_536 };
-        assert_eq!(hex(&header.encode(&ring)), "GOLDEN_HEADER");
         let mut out = BytesMut::new();
         let record = Record { number: 2, durable: 1, tape: TapeId(7), seq: 3 };
         let location = record.encode(&ring, 1, 4096, b"abc", &mut out);
-        assert_eq!(hex(&out), "GOLDEN_RECORD");
         let entry = Entry { tape: TapeId(7), seq: 3, offset: 4096, length: location.length };
-        assert_eq!(hex(&encode_index(&ring, 1, 4168, 3, &[entry]).unwrap()), "GOLDEN_INDEX");
+        let index = encode_index(&ring, 1, 4168, 3, &[entry]).unwrap();
+        let sealed_header =
+            "544c4501baa9ed716b380b9b8f0a8dce042b4fe5145121430000000000000001000000000000000100010000";
+        assert_eq!(hex(&header.encode(&ring)), format!("544c5345474d5431{sealed_header}"));
+        let sealed_record = "544c4501baa9ed715a6bd8174ff068eb21d40d3d0ea99066\
+            0000000000000002000000000000000100000000000000070000000000000003616263";
+        assert_eq!(hex(&out), format!("544c52430000003b{sealed_record}0000000000"));
+        let sealed_index = "544c4501baa9ed71283f3569cc25409db8536ff7fe37aafc\
+            000000000000000300000000000000070000000000000003000010000000003b";
+        assert_eq!(hex(&index), format!("544c495800000038{sealed_index}0000000000001048544c494e44455831"));
     }
 
     #[test]

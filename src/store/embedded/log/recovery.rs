@@ -396,14 +396,19 @@ fn judge(head: &Head, found: &[Found], bytes: &[u8], findings: &mut Vec<Finding>
         finding(Severity::Damage, what);
     }
     let after = bytes.get(usize::try_from(offset).unwrap_or(usize::MAX)..).unwrap_or_default();
-    let junk_bytes = after.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+    let is_cut_short = head.limit.is_none() && (bytes.len() as u64) < u64::from(head.header.bytes);
+    let junk_bytes = match after.iter().rposition(|byte| *byte != 0) {
+        // Zeros at the end of a file that was cut belong to what was cut.
+        _ if is_cut_short => after.len() as u64,
+        last => last.map_or(0, |last| last as u64 + 1),
+    };
     if head.limit.is_none() && covered < next {
         if junk_bytes > 0 {
             let what = format!(
                 "the log ends before record {next}: {junk_bytes} bytes that no acknowledgement covers are cut"
             );
             finding(Severity::Cut, what);
-        } else if (bytes.len() as u64) < u64::from(head.header.bytes) {
+        } else if is_cut_short {
             let what = format!("the file has {} bytes and was made with {}", bytes.len(), head.header.bytes);
             finding(Severity::Cut, what);
         }
