@@ -35,11 +35,13 @@ use crate::telemetry::{Health, Metrics};
 
 pub mod auth;
 pub mod error;
+mod inflate;
 pub mod layers;
 pub mod limits;
 pub mod openapi;
 pub mod ops;
 pub mod server;
+pub mod ticks;
 pub mod types;
 
 pub use error::{ApiError, ApiResult};
@@ -113,7 +115,7 @@ pub struct App {
 /// The public door.
 pub fn router(app: Arc<App>) -> Router {
     let gate = Arc::clone(&app.gate);
-    let routes: Router<Arc<App>> = Router::new();
+    let routes = ticks::routes();
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 
