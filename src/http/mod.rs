@@ -120,7 +120,7 @@ pub struct App {
 /// The public door.
 pub fn router(app: Arc<App>) -> Router {
     let gate = Arc::clone(&app.gate);
-    let routes = ticks::routes().merge(alpaca::routes()).merge(symbols::routes());
+    let routes = Router::new().merge(ticks::routes()).merge(alpaca::routes()).merge(symbols::routes());
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 

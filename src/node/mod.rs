@@ -8,14 +8,13 @@
 //! writer finishes its tape; the keeper writes blocks and marks of all that waits; the store
 //! is closed. Work left undone by a kill is done at the next start.
 
-mod backends;
 mod bootstrap;
 mod clock;
+pub mod storage;
 mod tape;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,12 +29,13 @@ use crate::history::tasks::KeeperHandle;
 use crate::history::{ReadLimits, Reader};
 use crate::http::{self, App, Gate, GateParts};
 use crate::ingest::{Intake, IntakeConfig};
-use crate::store::StoreError;
-use crate::store::embedded::EmbeddedStore;
+use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
+use crate::store::{Records, StoreError};
 use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics, Status};
 use crate::wire;
+use storage::StorageError;
 
 pub use bootstrap::{PairAccount, key_pair};
 
@@ -45,20 +45,12 @@ const PARTS: [&str; 3] = ["view", "writer", "disk"];
 /// Why a node does not start. Each says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data folder cannot be made.
-    #[error("error: the data folder {folder} cannot be made: {source}; name another with --data")]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The key of the envelope.
-    #[error("error: the key that seals everything stored: {0}")]
-    Key(String),
-    /// The store.
-    #[error("error: the store does not open: {0}")]
-    Store(StoreError),
+    /// The data folder.
+    #[error("error: {0}")]
+    Storage(#[from] StorageError),
+    /// The tapes.
+    #[error("error: the tapes cannot be followed: {0}")]
+    Tapes(StoreError),
     /// API keys.
     #[error("error: the API keys cannot be read: {0}")]
     Access(#[from] AccessError),
@@ -129,21 +121,23 @@ impl Node {
     pub async fn start(config: Arc<Config>, listeners: Listeners) -> Result<Self, StartError> {
         let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::starting(&PARTS)));
         let clocks = clock::Clocks::system();
-        let backends = backends::open(&config).await?;
-        metrics.store_log_cut_bytes.inc_by(backends.cut_bytes);
+        let storage = storage::open(&config).await?;
+        tell(&storage.report);
+        metrics.store_log_cut_bytes.inc_by(storage.report.cut_bytes);
+        let records: Arc<dyn Records> = Arc::clone(&storage.store) as _;
         let region = Region::parse(&config.node.region)
             .map_err(|error| StartError::Config(format!("node.region {:?} {error}", config.node.region)))?;
-        let audit = Arc::new(Audit::new(Arc::clone(&backends.records), Arc::clone(&backends.keyring))?);
+        let audit = Arc::new(Audit::new(Arc::clone(&records), Arc::clone(&storage.keyring))?);
         let keys = Keys::open(
-            Arc::clone(&backends.records),
-            Arc::clone(&backends.keyring),
+            Arc::clone(&records),
+            Arc::clone(&storage.keyring),
             Arc::clone(&audit),
             config.access.clone(),
             clocks.mono.clone(),
         );
         let keys = Arc::new(keys.await?);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let tape = tape::start(&config, &backends, region, &clocks, &health, &stop, &tasks).await?;
+        let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
         let gate = Arc::new(Gate::new(GateParts {
             config: Arc::clone(&config),
             metrics,
@@ -155,15 +149,15 @@ impl Node {
             admin_token: SecretString::from(bootstrap::admin_token()?),
         }));
         let reader = Reader::new(
-            Arc::clone(&backends.store),
-            Arc::clone(&backends.records),
-            Arc::clone(&backends.keyring),
-            Arc::clone(&tape.view) as Arc<_>,
+            Arc::clone(&storage.store) as _,
+            records,
+            Arc::clone(&storage.keyring),
+            Arc::clone(&tape.view) as _,
             region,
             read_limits(&config),
         );
         let door = Arc::new(tape::TapeDoor { writer: tape.writer.clone(), view: Arc::clone(&tape.view) });
-        let intake = Arc::new(Intake::new(door, Arc::clone(&backends.keyring), intake_config(&config)));
+        let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
         let app =
             Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader: Arc::new(reader) });
         let doors = [Handle::new(), Handle::new()];
@@ -192,7 +186,7 @@ impl Node {
             keeper: tape.keeper,
             view: tape.view,
             now: clocks.now,
-            embedded: backends.embedded,
+            embedded: storage.store,
             stop,
             tasks,
         };
@@ -260,6 +254,23 @@ impl Node {
         tracing::info!(answered, finished, kept, ended, "drained");
         finished && kept
     }
+}
+
+/// Logs what opening the store found and mended.
+fn tell(report: &OpenReport) {
+    for finding in &report.findings {
+        let (file, offset, what) = (finding.file.display(), finding.offset, &finding.what);
+        match finding.severity {
+            Severity::Cut => {
+                tracing::warn!(%file, offset, what, "the end of the log was cut; none of it was acknowledged")
+            }
+            Severity::Healed => {
+                tracing::warn!(%file, offset, what, "a damaged file was healed from its mirror")
+            }
+            Severity::Damage => tracing::error!(%file, offset, what, "a stored file is damaged"),
+        }
+    }
+    tracing::info!(frames = report.frames, created = report.created, "the store is open");
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
-use super::backends::Backends;
 use super::clock::Clocks;
+use super::storage::Storage;
 use crate::config::Config;
 use crate::history::keeper::{Keeper, KeeperConfig};
 use crate::history::tasks::{KeeperHandle, KeeperWorld, spawn_keeper};
@@ -32,7 +32,7 @@ pub(super) struct TapeTasks {
 /// Boots the view from what is durable, and begins a new tape.
 pub(super) async fn start(
     config: &Config,
-    backends: &Backends,
+    storage: &Storage,
     region: Region,
     clocks: &Clocks,
     health: &Arc<Health>,
@@ -40,9 +40,9 @@ pub(super) async fn start(
     tracker: &TaskTracker,
 ) -> Result<TapeTasks, StartError> {
     let world = ViewWorld {
-        store: Arc::clone(&backends.store),
-        records: Arc::clone(&backends.records),
-        sealed: Sealed::new(Arc::clone(&backends.keyring)),
+        store: Arc::clone(&storage.store) as _,
+        records: Arc::clone(&storage.store) as _,
+        sealed: Sealed::new(Arc::clone(&storage.keyring)),
         region,
         regions: vec![region],
         now: Arc::clone(&clocks.now),
@@ -54,7 +54,7 @@ pub(super) async fn start(
         RequestMemory::new(request_config(config), now.mono),
         SHARDS,
     );
-    let view = tasks::boot_view(view, &world).await.map_err(StartError::Store)?;
+    let view = tasks::boot_view(view, &world).await.map_err(StartError::Tapes)?;
     let node = (config.node.name.clone(), config.http.listen.to_string());
     let writer = Writer::new(region, node, Box::new(random), writer_config(config), now);
     let own = writer.tape();
@@ -62,8 +62,8 @@ pub(super) async fn start(
     let writer = tasks::spawn_writer(
         writer,
         WriterWorld {
-            store: Arc::clone(&backends.store),
-            records: Arc::clone(&backends.records),
+            store: Arc::clone(&storage.store) as _,
+            records: Arc::clone(&storage.store) as _,
             sealed: world.sealed.clone(),
             region: config.node.region.clone(),
             now: Arc::clone(&clocks.now),
@@ -80,7 +80,7 @@ pub(super) async fn start(
         KeeperWorld {
             view: world,
             shared: Arc::clone(&view),
-            keyring: Arc::clone(&backends.keyring),
+            keyring: Arc::clone(&storage.keyring),
             own: own_tape(&writer, own),
         },
     );

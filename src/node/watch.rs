@@ -1,11 +1,13 @@
 //! What a node looks at now and then: its health, its disk, its metrics, old segments.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Node;
+use crate::market::Nanos;
 use crate::store::embedded::EmbeddedStore;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics, Status};
@@ -66,11 +68,10 @@ fn every(period: Duration) -> tokio::time::Interval {
 }
 
 /// Unlinks segments that are old enough and that every mark covers.
-async fn unlink(embedded: &EmbeddedStore, view: &Arc<SharedView>, age: Duration, now: crate::market::Nanos) {
+async fn unlink(embedded: &EmbeddedStore, view: &Arc<SharedView>, age: Duration, now: Nanos) {
     let view = Arc::clone(view);
-    let covered = move |tape, seqs: &std::ops::RangeInclusive<u64>| {
-        view.read(|view| view.released(tape)) >= *seqs.end()
-    };
+    let now = UNIX_EPOCH + Duration::from_nanos(u64::try_from(now.0).unwrap_or_default());
+    let covered = move |tape, seqs: RangeInclusive<u64>| view.read(|view| view.released(tape)) >= *seqs.end();
     match embedded.drop_segments(now, age, covered).await {
         Ok(0) => {}
         Ok(segments) => tracing::info!(segments, "unlinked segments of tapes that every mark covers"),
