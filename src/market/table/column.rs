@@ -75,6 +75,7 @@ pub(super) fn put(values: &[u64], shape: Shape, first_column: &[u64], out: &mut 
     if grid > 1 {
         put_number(grid, out);
     }
+    out.reserve(2 * numbers.len());
     for number in numbers {
         put_number(if hundreds { in_hundreds(number, signed) } else { fold(number, signed) }, out);
     }

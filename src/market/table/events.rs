@@ -337,7 +337,7 @@ const BAD_FIELD: TableError = TableError::Malformed("a field holds no valid valu
 fn put_rows<const N: usize>(rows: &[[u64; N]], shapes: [Shape; N], out: &mut Vec<u8>) {
     let mut first = Vec::new();
     for (at, shape) in shapes.into_iter().enumerate() {
-        let values: Vec<u64> = rows.iter().filter_map(|row| row.get(at)).copied().collect();
+        let values: Vec<u64> = rows.iter().map(|row| row.get(at).copied().unwrap_or_default()).collect();
         column::put(&values, shape, &first, out);
         if at == 0 {
             first = values;
@@ -366,7 +366,8 @@ fn put_fields<'a, const N: usize, T: Fields<N> + 'a>(
     pick: impl Fn(&'a Event) -> Option<&'a T>,
     out: &mut Vec<u8>,
 ) {
-    let rows: Vec<[u64; N]> = events.iter().copied().filter_map(pick).map(Fields::numbers).collect();
+    let mut rows: Vec<[u64; N]> = Vec::with_capacity(events.len());
+    rows.extend(events.iter().copied().filter_map(pick).map(Fields::numbers));
     let shapes = T::SHAPES.map(|shape| match shape {
         Shape::Near | Shape::NearBy if !one_series => Shape::Free,
         shape => shape,

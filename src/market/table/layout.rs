@@ -137,7 +137,8 @@ pub(super) fn encode(rows: &[Row], form: Form, requests: &[RequestKey]) -> Vec<u
     }
     let arrived = || plan.arrived.iter().filter_map(|(at, _)| rows.get(*at));
     let sorted = || plan.sorted.iter().filter_map(|(at, _)| rows.get(*at));
-    let times: Vec<u64> = arrived().map(|row| row.tick.time.0.wrapping_sub(first).cast_unsigned()).collect();
+    let mut times: Vec<u64> = Vec::with_capacity(rows.len());
+    times.extend(arrived().map(|row| row.tick.time.0.wrapping_sub(first).cast_unsigned()));
     column::put(&times, Shape::Near, &[], &mut columns);
     match form {
         Form::Frame => origins::put(arrived(), form, &mut requests, &mut columns),
