@@ -1,5 +1,9 @@
 //! Any bytes as a table: rows or an error, within the limits; and what was read is written
 //! and read again the same.
+//!
+//! `cargo install cargo-fuzz`, then `cargo +nightly fuzz run table_decode` in the project's
+//! folder (`-- -max_total_time=600` to end after ten minutes). `cargo build` in this folder
+//! shows that the target builds.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
