@@ -1,0 +1,351 @@
+//! The tail: the ticks that were followed lately, in memory, by series.
+//!
+//! It holds every tick that the marks read before do not cover, and everything of the last two
+//! lingers. Readers snapshot it before they read blocks, and it is trimmed only by marks that
+//! were read, after the blocks they cover: so a tick is in one of the two at every instant (I7).
+//!
+//! It is bounded in bytes. As it fills the keeper's linger shortens ([`Tail::fullness`]). Where
+//! that is not enough it sheds its oldest frames: from then on a snapshot says [`CatchingUp`], no
+//! mark passes what was shed ([`Tail::limit`]), and the shed frames are read back from their
+//! tapes as soon as there is room ([`Tail::wanted`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+
+use super::frame::Frame;
+use super::marks::shard_of;
+use super::position::{Position, Progress};
+use super::ranges::Ranges;
+use super::time::Mono;
+use crate::market::{Row, Series};
+use crate::store::{Span, TapeId};
+
+/// How far on each tape: a Position whose absent tapes are filled in.
+pub type Covered = BTreeMap<TapeId, Progress>;
+
+/// Limits of the tail.
+#[derive(Clone, Copy, Debug)]
+pub struct TailConfig {
+    /// The most bytes of frames.
+    pub bytes_max: usize,
+    /// Frames are kept so long also where all marks cover them: two lingers.
+    pub keep_ms: u64,
+    /// The number of shards, at most 64.
+    pub shards: u8,
+}
+
+impl Default for TailConfig {
+    fn default() -> Self {
+        Self { bytes_max: 256 * 1024 * 1024, keep_ms: 120_000, shards: super::marks::SHARDS }
+    }
+}
+
+/// The tail's rules. All hold in production; the simulator breaks them one by one.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct TailRules {
+    /// Only what marks that were read cover is trimmed.
+    pub trim_by_marks: bool,
+    /// No mark passes what was shed.
+    pub limit_marks: bool,
+}
+
+impl Default for TailRules {
+    fn default() -> Self {
+        Self { trim_by_marks: true, limit_marks: true }
+    }
+}
+
+/// The tail has shed frames that no mark covers: what it answers would have holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("history is catching up: {frames} ranges of frames are read back")]
+pub struct CatchingUp {
+    /// Ranges of frames that are missing.
+    pub frames: usize,
+}
+
+/// What of a shard waits for its keeper.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// When the oldest frame with ticks of the shard came.
+    pub oldest: Option<Mono>,
+    /// Ticks.
+    pub rows: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    frame: Arc<Frame>,
+    at: Mono,
+    order: u64,
+    /// Ticks of each shard that no mark read before covers.
+    open: BTreeMap<u8, usize>,
+}
+
+/// The followed ticks that may not be in blocks yet.
+#[derive(Debug)]
+pub struct Tail {
+    config: TailConfig,
+    rules: TailRules,
+    frames: BTreeMap<(TapeId, u64), Kept>,
+    series: BTreeMap<Series, BTreeMap<(TapeId, u64), Range<usize>>>,
+    by_order: BTreeMap<u64, (TapeId, u64)>,
+    shed: BTreeMap<TapeId, Ranges>,
+    bytes: usize,
+    order: u64,
+}
+
+impl Tail {
+    /// An empty tail.
+    #[must_use]
+    pub fn new(config: TailConfig) -> Self {
+        Self {
+            config,
+            rules: TailRules::default(),
+            frames: BTreeMap::new(),
+            series: BTreeMap::new(),
+            by_order: BTreeMap::new(),
+            shed: BTreeMap::new(),
+            bytes: 0,
+            order: 0,
+        }
+    }
+
+    /// The same with broken rules.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_rules(mut self, rules: TailRules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Adds a frame that the follower applies, in the same step as its Position moves.
+    pub fn apply(&mut self, frame: Arc<Frame>, now: Mono) {
+        let name = (frame.tape, frame.seq);
+        if self.frames.contains_key(&name) {
+            return;
+        }
+        let mut open = BTreeMap::new();
+        let mut start = 0;
+        for group in
+            frame.rows.chunk_by(|a, b| a.tick.symbol == b.tick.symbol && a.tick.kind() == b.tick.kind())
+        {
+            let range = start..start + group.len();
+            start = range.end;
+            if let Some(row) = group.first() {
+                let shard = shard_of(row.tick.symbol, self.config.shards);
+                *open.entry(shard).or_default() += group.len();
+                self.series.entry(row.tick.series()).or_default().insert(name, range);
+            }
+        }
+        self.order += 1;
+        self.bytes += frame.memory();
+        self.by_order.insert(self.order, name);
+        self.frames.insert(name, Kept { frame, at: now, order: self.order, open });
+        self.bound();
+    }
+
+    /// The ticks of a series in a span of event time, in no order, copies included.
+    ///
+    /// # Errors
+    /// [`CatchingUp`] where frames are missing that no mark covers: blocks do not have them either.
+    pub fn snapshot(&self, series: Series, span: &Span) -> Result<Vec<Row>, CatchingUp> {
+        self.complete()?;
+        let mut rows = Vec::new();
+        for (name, range) in self.series.get(&series).into_iter().flatten() {
+            let held = self.frames.get(name).and_then(|kept| kept.frame.rows.get(range.clone()));
+            rows.extend(held.into_iter().flatten().filter(|row| span.contains(&row.tick.time)).cloned());
+        }
+        Ok(rows)
+    }
+
+    /// The series that have ticks here, ascending, from `from` on.
+    pub fn series_from(&self, from: Series) -> impl Iterator<Item = Series> + '_ {
+        self.series.range(from..).map(|(series, _)| *series)
+    }
+
+    /// A frame, for a replay.
+    #[must_use]
+    pub fn frame(&self, tape: TapeId, seq: u64) -> Option<&Arc<Frame>> {
+        self.frames.get(&(tape, seq)).map(|kept| &kept.frame)
+    }
+
+    /// Whether nothing is shed.
+    ///
+    /// # Errors
+    /// [`CatchingUp`] where frames are missing that no mark covers.
+    pub fn complete(&self) -> Result<(), CatchingUp> {
+        match self.shed.values().map(Ranges::len).sum() {
+            0 => Ok(()),
+            frames => Err(CatchingUp { frames }),
+        }
+    }
+
+    /// Takes the mark of a shard that was read (or written): what it covers is done for the shard.
+    pub fn cover(&mut self, shard: u8, covered: &Covered) {
+        for (tape, progress) in covered {
+            for (_, kept) in self.frames.range_mut((*tape, 0)..(*tape, progress.next)) {
+                if progress.covers(kept.frame.seq) {
+                    kept.open.remove(&shard);
+                }
+            }
+        }
+    }
+
+    /// Drops the frames that are done for all shards and old enough, or where the budget needs it,
+    /// and forgets what was shed where every shard's mark covers it.
+    pub fn trim(&mut self, marks: &[Covered], now: Mono) {
+        let keep_ms = self.config.keep_ms;
+        let trim_by_marks = self.rules.trim_by_marks;
+        let old = |kept: &Kept| now.since(kept.at) >= keep_ms || !trim_by_marks;
+        let done = |kept: &Kept| kept.open.is_empty() || !trim_by_marks;
+        let gone: Vec<(TapeId, u64)> =
+            self.frames.iter().filter(|(_, kept)| done(kept) && old(kept)).map(|(name, _)| *name).collect();
+        for name in gone {
+            self.remove(name);
+        }
+        for (tape, shed) in &mut self.shed {
+            let covers = |seq| {
+                marks.len() == usize::from(self.config.shards)
+                    && marks.iter().all(|mark| mark.get(tape).is_some_and(|progress| progress.covers(seq)))
+            };
+            if shed.first().is_some_and(covers) {
+                shed.remove_where(covers);
+            }
+        }
+        self.shed.retain(|_, shed| !shed.is_empty());
+    }
+
+    /// The frames with ticks of a shard that no mark read before covers, and when each came.
+    pub fn open(&self, shard: u8) -> impl Iterator<Item = (&Arc<Frame>, Mono)> {
+        let open = move |kept: &&Kept| kept.open.contains_key(&shard);
+        self.frames.values().filter(open).map(|kept| (&kept.frame, kept.at))
+    }
+
+    /// How much waits for the keeper of each shard.
+    #[must_use]
+    pub fn backlog(&self) -> Vec<Backlog> {
+        let mut backlog = vec![Backlog::default(); usize::from(self.config.shards)];
+        for kept in self.frames.values() {
+            for (shard, rows) in &kept.open {
+                if let Some(of) = backlog.get_mut(usize::from(*shard)) {
+                    of.oldest = Some(of.oldest.map_or(kept.at, |oldest| oldest.min(kept.at)));
+                    of.rows += rows;
+                }
+            }
+        }
+        backlog
+    }
+
+    /// A Position that passes nothing that was shed: the most that a mark may say.
+    #[must_use]
+    pub fn limit(&self, mut position: Position) -> Position {
+        for (tape, shed) in self.shed.iter().filter(|_| self.rules.limit_marks) {
+            if let Some(first) = shed.first() {
+                let progress = position.tapes.entry(*tape).or_insert_with(|| Progress::at(first));
+                *progress = progress.meet(&Progress::at(first));
+            }
+        }
+        position
+    }
+
+    /// Shed frames to read from their tape and to [`Self::restore`], where there is room.
+    #[must_use]
+    pub fn wanted(&self) -> Option<(TapeId, RangeInclusive<u64>)> {
+        let room = self.bytes < self.config.bytes_max / 2;
+        let (tape, shed) = self.shed.first_key_value().filter(|_| room)?;
+        shed.iter().next().map(|range| (*tape, range))
+    }
+
+    /// Takes a shed frame back.
+    pub fn restore(&mut self, frame: Arc<Frame>, now: Mono) {
+        let Some(shed) = self.shed.get_mut(&frame.tape) else { return };
+        if shed.remove(frame.seq) {
+            if shed.is_empty() {
+                self.shed.remove(&frame.tape);
+            }
+            self.apply(frame, now);
+        }
+    }
+
+    /// Shed frames that exist nowhere any more (a gap tells so): nothing to wait for.
+    pub fn forgo(&mut self, tape: TapeId, seqs: RangeInclusive<u64>) {
+        if let Some(shed) = self.shed.get_mut(&tape) {
+            shed.remove_where(|seq| seqs.contains(&seq));
+            if shed.is_empty() {
+                self.shed.remove(&tape);
+            }
+        }
+    }
+
+    /// Bytes of frames.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How full the budget is, in percent.
+    #[must_use]
+    pub const fn fullness(&self) -> usize {
+        let max = if self.config.bytes_max == 0 { 1 } else { self.config.bytes_max };
+        self.bytes.saturating_mul(100) / max
+    }
+
+    /// Frames in memory.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether no frame is in memory.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Above the budget: first what is done goes, then the oldest is shed.
+    fn bound(&mut self) {
+        if self.bytes <= self.config.bytes_max {
+            return;
+        }
+        let mut gone: BTreeSet<(TapeId, u64)> = BTreeSet::new();
+        let mut excess = self.bytes - self.config.bytes_max;
+        let names = || self.by_order.values().filter_map(|name| Some((*name, self.frames.get(name)?)));
+        let done = names().filter(|(_, kept)| kept.open.is_empty());
+        for (name, kept) in done.chain(names().filter(|(_, kept)| !kept.open.is_empty())) {
+            if excess == 0 {
+                break;
+            }
+            excess = excess.saturating_sub(kept.frame.memory());
+            gone.insert(name);
+        }
+        for name in gone {
+            let is_done = self.frames.get(&name).is_some_and(|kept| kept.open.is_empty());
+            self.remove(name);
+            if !is_done {
+                self.shed.entry(name.0).or_default().insert(name.1..=name.1);
+            }
+        }
+    }
+
+    fn remove(&mut self, name: (TapeId, u64)) {
+        let Some(kept) = self.frames.remove(&name) else { return };
+        self.bytes = self.bytes.saturating_sub(kept.frame.memory());
+        self.by_order.remove(&kept.order);
+        let mut last = None;
+        for row in &kept.frame.rows {
+            let series = row.tick.series();
+            if last == Some(series) {
+                continue;
+            }
+            last = Some(series);
+            if let Some(of) = self.series.get_mut(&series) {
+                of.remove(&name);
+                if of.is_empty() {
+                    self.series.remove(&series);
+                }
+            }
+        }
+    }
+}
