@@ -341,7 +341,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn what_was_sent_comes_out(bytes in proptest::collection::vec(b'a'..b'z', 0..5_000), piece in 1_usize..3_000) {
+        fn what_was_sent_comes_out(bytes in proptest::collection::vec(b'a'..=b'z', 0..5_000), piece in 1_usize..3_000) {
             for coding in ALL {
                 prop_assert_eq!(&inflate(coding, BOUNDS, &sent(coding, &bytes), piece), &Ok(bytes.clone()));
             }
