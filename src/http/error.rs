@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
 use crate::access::AccessError;
+use crate::history::ReadError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// An answer that is no success.
@@ -171,6 +172,16 @@ impl From<AccessError> for ApiError {
             AccessError::Full(_) => Self::unprocessable("keys_max", error.to_string()),
             AccessError::Damaged(detail) => corrupt(&detail),
             AccessError::NoRandomness(_) => Self::internal(&error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::CatchingUp => Self::unavailable("catching_up", "history catching up", 1),
+            ReadError::Corrupt(detail) => corrupt(&detail),
+            ReadError::Store(error) => error.into(),
         }
     }
 }

@@ -29,10 +29,12 @@ use tokio::sync::Semaphore;
 
 use crate::access::{Audit, Keys, MonoClock, SourceLimiter};
 use crate::config::Config;
+use crate::history::Reader;
 use crate::ingest::Intake;
 use crate::market::Nanos;
 use crate::telemetry::{Health, Metrics};
 
+pub mod alpaca;
 pub mod auth;
 pub mod error;
 mod inflate;
@@ -41,6 +43,7 @@ pub mod limits;
 pub mod openapi;
 pub mod ops;
 pub mod server;
+pub mod symbols;
 pub mod ticks;
 pub mod types;
 
@@ -110,12 +113,14 @@ pub struct App {
     pub gate: Arc<Gate>,
     /// Ticks in.
     pub intake: Arc<Intake>,
+    /// Where history comes from.
+    pub reader: Arc<Reader>,
 }
 
 /// The public door.
 pub fn router(app: Arc<App>) -> Router {
     let gate = Arc::clone(&app.gate);
-    let routes = ticks::routes();
+    let routes = ticks::routes().merge(alpaca::routes()).merge(symbols::routes());
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 
