@@ -22,6 +22,10 @@ pub mod merge;
 pub mod page;
 mod reader;
 mod symbols;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::amend::{Entry, Wanted, amend, reach};
 use super::merge::{Key, Merge, Merged};
-use super::page::{Cursor, Resume};
+use super::page::{Cursor, Resume, cut};
 use super::{TailDoor, block_seal_key};
 use crate::bars::Timeframe;
 use crate::market::{Bar, Bucket, Kind, Nanos, Row, Series, Symbol, table};
@@ -212,21 +212,9 @@ impl Reader {
         let resumed = after.map(|key| key.place.time);
         let keep = limit.saturating_add(1);
         let merged = self.merged(series, span, order, resumed, keep, budget).await?;
-        let mut entries = self.amended(series, merged, budget).await?;
-        if order == Order::Descending {
-            entries.reverse();
-        }
-        if let Some(after) = after {
-            entries.retain(|entry| match order {
-                Order::Ascending => entry.key > after,
-                Order::Descending => entry.key < after,
-            });
-        }
-        let has_more = entries.len() > limit;
-        entries.truncate(limit);
-        let last = entries.last().map(|entry| entry.key).or(after);
-        let more = has_more.then(|| last.map_or(Resume::Start, Resume::After));
-        Ok(Part { items: entries, more })
+        let entries = self.amended(series, merged, budget).await?;
+        let (items, more) = cut(entries, order, after, limit);
+        Ok(Part { items, more })
     }
 
     /// The merged ticks with what corrections and cancels made of them, ascending.

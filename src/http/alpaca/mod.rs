@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{OriginalUri, Path, RawQuery, State};
+use axum::extract::{FromRef, OriginalUri, Path, RawQuery, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::get;
@@ -31,9 +31,10 @@ use axum::routing::get;
 use self::body::{Frame, Item};
 use self::query::{Query, Route, What};
 use super::auth::Subscriber;
-use super::{ApiError, ApiResult, App};
+use super::{ApiError, ApiResult, App, Clock};
+use crate::config::Config;
 use crate::history::page::{PAGE_PREFIX, PageError};
-use crate::history::{BarQuery, Cursor, Page, PageToken, TickQuery};
+use crate::history::{BarQuery, Cursor, Page, PageToken, Reader, TickQuery};
 use crate::store::Span;
 
 /// Set where ticks of the span are lost to this region.
@@ -63,8 +64,33 @@ const NOT_OFFERED: &[(&str, &str)] = &[
     ("/v1beta3/crypto/{*rest}", "crypto"),
 ];
 
+/// What the handlers of history need of the node.
+#[derive(Clone)]
+pub struct MarketData {
+    /// Where history comes from.
+    pub reader: Arc<Reader>,
+    /// The configuration, for its limits.
+    pub config: Arc<Config>,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+impl FromRef<Arc<App>> for MarketData {
+    fn from_ref(app: &Arc<App>) -> Self {
+        Self {
+            reader: Arc::clone(&app.reader),
+            config: Arc::clone(&app.gate.config),
+            clock: Arc::clone(&app.gate.clock),
+        }
+    }
+}
+
 /// The routes of market data v2.
-pub fn routes() -> Router<Arc<App>> {
+pub fn routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    MarketData: FromRef<S>,
+{
     let mut router = Router::new()
         .route("/v2/stocks/trades", get(many_trades))
         .route("/v2/stocks/quotes", get(many_quotes))
@@ -81,63 +107,71 @@ pub fn routes() -> Router<Arc<App>> {
 }
 
 async fn not_offered(name: &'static str, OriginalUri(uri): OriginalUri) -> ApiError {
-    ApiError::not_found(format!("{name} are not offered by this server: {}", uri.path()).replace(
-        "the screener are",
-        "the screener is",
-    ))
+    ApiError::not_found(
+        format!("{name} are not offered by this server: {}", uri.path())
+            .replace("the screener are", "the screener is"),
+    )
     .numbered(10_000)
     .with("reason", "not_offered")
 }
 
-async fn many_trades(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    answer(&app, Route::Trades, None, query.as_deref()).await
+async fn many_trades(
+    _: Subscriber,
+    data: State<MarketData>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Response> {
+    answer(&data, Route::Trades, None, query.as_deref()).await
 }
 
-async fn many_quotes(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    answer(&app, Route::Quotes, None, query.as_deref()).await
+async fn many_quotes(
+    _: Subscriber,
+    data: State<MarketData>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Response> {
+    answer(&data, Route::Quotes, None, query.as_deref()).await
 }
 
-async fn many_bars(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    answer(&app, Route::Bars, None, query.as_deref()).await
+async fn many_bars(_: Subscriber, data: State<MarketData>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    answer(&data, Route::Bars, None, query.as_deref()).await
 }
 
 async fn trades(
     _: Subscriber,
-    app: State<Arc<App>>,
+    data: State<MarketData>,
     Path(symbol): Path<String>,
     RawQuery(query): RawQuery,
 ) -> ApiResult<Response> {
-    answer(&app, Route::Trades, Some(&symbol), query.as_deref()).await
+    answer(&data, Route::Trades, Some(&symbol), query.as_deref()).await
 }
 
 async fn quotes(
     _: Subscriber,
-    app: State<Arc<App>>,
+    data: State<MarketData>,
     Path(symbol): Path<String>,
     RawQuery(query): RawQuery,
 ) -> ApiResult<Response> {
-    answer(&app, Route::Quotes, Some(&symbol), query.as_deref()).await
+    answer(&data, Route::Quotes, Some(&symbol), query.as_deref()).await
 }
 
 async fn bars(
     _: Subscriber,
-    app: State<Arc<App>>,
+    data: State<MarketData>,
     Path(symbol): Path<String>,
     RawQuery(query): RawQuery,
 ) -> ApiResult<Response> {
-    answer(&app, Route::Bars, Some(&symbol), query.as_deref()).await
+    answer(&data, Route::Bars, Some(&symbol), query.as_deref()).await
 }
 
 async fn answer(
-    app: &App,
+    data: &MarketData,
     route: Route,
     path_symbol: Option<&str>,
     query: Option<&str>,
 ) -> ApiResult<Response> {
-    let reader = &app.reader;
-    let limits = &app.gate.config.history;
+    let reader = &data.reader;
+    let limits = &data.config.history;
     let query = Query::read(route, path_symbol, query, limits, reader.keyring())?;
-    let (span, cursor) = place(app, &query)?;
+    let (span, cursor) = place(data, &query)?;
     if let Some(token) = &query.after
         && !reader.wait_for(token).await
     {
@@ -149,11 +183,11 @@ async fn answer(
     let body = match (query.what, query.what.kind()) {
         (What::Bars(timeframe), _) => {
             let asked = BarQuery { symbols, timeframe, span: span.clone(), order, limit, cursor };
-            write(app, &query, &span, single, &reader.bars(&asked).await?)
+            write(data, &query, &span, single, &reader.bars(&asked).await?)
         }
         (_, Some(kind)) => {
             let asked = TickQuery { symbols, kind, span: span.clone(), order, limit, cursor };
-            write(app, &query, &span, single, &reader.ticks(&asked).await?)
+            write(data, &query, &span, single, &reader.ticks(&asked).await?)
         }
         (_, None) => return Err(ApiError::internal("a route that is neither of ticks nor of bars")),
     };
@@ -165,21 +199,21 @@ async fn answer(
 }
 
 /// The span and where in it the page starts: from the page token, or else from the parameters.
-fn place(app: &App, query: &Query) -> ApiResult<(Span, Option<Cursor>)> {
+fn place(data: &MarketData, query: &Query) -> ApiResult<(Span, Option<Cursor>)> {
     let Some(text) = &query.page_token else {
-        return Ok((query.span((app.gate.clock)())?, None));
+        return Ok((query.span((data.clock)())?, None));
     };
-    let opened = app.reader.keyring().open_token(PAGE_PREFIX, text).map_err(|_| PageError::Invalid);
+    let opened = data.reader.keyring().open_token(PAGE_PREFIX, text).map_err(|_| PageError::Invalid);
     let token = opened.and_then(|bytes| PageToken::decode(&bytes, query.digest()));
-    let token = token
-        .map_err(|error| ApiError::bad_request(error.to_string()).with("field", "page_token"))?;
+    let token =
+        token.map_err(|error| ApiError::bad_request(error.to_string()).with("field", "page_token"))?;
     Ok((token.span, Some(token.cursor)))
 }
 
-fn write<T: Item>(app: &App, query: &Query, span: &Span, single: bool, page: &Page<T>) -> Vec<u8> {
+fn write<T: Item>(data: &MarketData, query: &Query, span: &Span, single: bool, page: &Page<T>) -> Vec<u8> {
     let token = page.next.map(|cursor| {
         let token = PageToken { query: query.digest(), span: span.clone(), cursor };
-        app.reader.keyring().token(PAGE_PREFIX, &token.encode())
+        data.reader.keyring().token(PAGE_PREFIX, &token.encode())
     });
     let frame = Frame {
         member: query.what.member(),

@@ -21,7 +21,11 @@ impl Params {
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let broken = || {
-                ApiError::bad_field("query", pair, "percent-encoded UTF-8, such as start=2024-01-03T14%3A30%3A00Z")
+                ApiError::bad_field(
+                    "query",
+                    pair,
+                    "percent-encoded UTF-8, such as start=2024-01-03T14%3A30%3A00Z",
+                )
             };
             let name = unescape(name).ok_or_else(broken)?;
             let value = unescape(value).ok_or_else(broken)?;
@@ -59,7 +63,9 @@ impl Params {
     /// 400 `NAME is required`.
     pub(crate) fn required(&self, name: &str, expected: &str) -> Result<&str, ApiError> {
         self.get(name).ok_or_else(|| {
-            ApiError::bad_request(format!("{name} is required")).with("field", name).with("expected", expected)
+            ApiError::bad_request(format!("{name} is required"))
+                .with("field", name)
+                .with("expected", expected)
         })
     }
 
@@ -85,9 +91,9 @@ impl Params {
             return Ok(None);
         };
         let number = value.parse().ok().filter(|number| (1..=most).contains(number));
-        number.map(Some).ok_or_else(|| {
-            ApiError::bad_field(name, value, format!("a whole number from 1 to {most}"))
-        })
+        number
+            .map(Some)
+            .ok_or_else(|| ApiError::bad_field(name, value, format!("a whole number from 1 to {most}")))
     }
 
     /// A time, or a calendar day, which is taken to be one in New York.
@@ -144,10 +150,11 @@ pub(crate) fn symbol(text: &str) -> Result<Symbol, ApiError> {
 
 /// A calendar day as `YYYY-MM-DD`.
 pub(crate) fn day(text: &str) -> Option<chrono::NaiveDate> {
-    let shape = text.len() == 10 && text.bytes().enumerate().all(|(at, byte)| match at {
-        4 | 7 => byte == b'-',
-        _ => byte.is_ascii_digit(),
-    });
+    let shape = text.len() == 10
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
     shape.then(|| chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()).flatten()
 }
 

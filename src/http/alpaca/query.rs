@@ -72,8 +72,7 @@ pub(crate) struct Query {
     pub(crate) after: Option<WaitToken>,
 }
 
-const COMMON: &[&str] =
-    &["start", "end", "limit", "asof", "feed", "currency", "page_token", "sort", "after"];
+const COMMON: &[&str] = &["start", "end", "limit", "asof", "feed", "currency", "page_token", "sort", "after"];
 
 impl Query {
     /// Reads the parameters of a route. `path_symbol` is the symbol in the path of a
