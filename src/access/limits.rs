@@ -25,13 +25,19 @@ impl MonoClock {
     pub fn new(elapsed: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self(Arc::new(elapsed))
     }
+
+    /// Time since the fixed point.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        (self.0)()
+    }
 }
 
 impl Clock for MonoClock {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
-        (self.0)()
+        self.elapsed()
     }
 }
 

@@ -9,8 +9,8 @@ use toml::{Table, Value};
 use super::rules::{RULES, Rule, rule_of};
 use super::{Config, env};
 
-/// The defaults, compiled in.
-const DEFAULTS: &str = include_str!("../../config.default.toml");
+/// The defaults with their documentation, compiled in.
+pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

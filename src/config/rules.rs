@@ -81,7 +81,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("store.index_cache_bytes_max", Rule::Number(MIB, 16 * GIB)),
     ("store.records_bytes_max", Rule::Number(MIB, 16 * GIB)),
     ("store.block_cache_bytes", Rule::Number(MIB, 1_024 * GIB)),
-    ("store.tape_hours", Rule::Number(1, 24 * 365)),
+    ("store.tape_hours", Rule::Number(0, 24 * 365)),
     ("store.low_space_percent", Rule::Number(0, 90)),
     ("store.call_ms", Rule::Number(100, HOUR_MS)),
     ("history.linger_ms", Rule::Number(100, HOUR_MS)),

@@ -86,7 +86,7 @@ pub struct Http {
     /// Time for a whole request.
     pub request_ms: u64,
     /// Answers smaller than this are not compressed.
-    pub compress_bytes_min: u16,
+    pub compress_bytes_min: u64,
 }
 
 /// What a request of ticks may hold.

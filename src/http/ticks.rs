@@ -22,12 +22,11 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::routing::post;
 use axum::{Json, Router};
 use futures::StreamExt as _;
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
 
 use super::auth::Producer;
 use super::inflate::{Bounds, Coding, Inflate, InflateError, Pour};
-use super::{ApiError, ApiResult, App};
+use super::{ApiError, ApiResult, App, limits};
 use crate::ingest::{Ack, Answer, AppendError, Options, Request, RequestName, TakeError, Taking};
 use crate::tape::Refusal as TapeRefusal;
 use crate::wire::{BodyError, Format, Refusal};
@@ -47,7 +46,7 @@ pub fn routes() -> Router<Arc<App>> {
 }
 
 /// What became of a request's ticks.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicksAnswer {
     /// Ticks in the body.
     pub received: usize,
@@ -62,7 +61,7 @@ pub struct TicksAnswer {
 }
 
 /// Why one tick was refused.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TickVerdict {
     /// Position in the body, from 0; of numbered lines the line's number.
     pub index: u32,
@@ -97,21 +96,7 @@ fn verdicts(refused: Vec<(u32, Box<Refusal>)>) -> Vec<TickVerdict> {
     refused.into_iter().map(verdict).collect()
 }
 
-/// Posts ticks.
-#[utoipa::path(
-    post,
-    path = "/v1/ticks",
-    request_body(content = String, content_type = "application/x-ndjson"),
-    responses(
-        (status = 200, description = "the body was read; bad ticks are named", body = TicksAnswer),
-        (status = 400, description = "the body, a header or a parameter cannot be read"),
-        (status = 413, description = "larger than a limit, or more than one frame with atomic"),
-        (status = 415, description = "a content type or encoding that is not offered"),
-        (status = 422, description = "atomic and a tick is bad, or the key came with another body"),
-        (status = 503, description = "overloaded, draining, the disk does not take it, or outcome unknown"),
-    )
-)]
-pub(super) async fn post_ticks(
+async fn post_ticks(
     State(app): State<Arc<App>>,
     Producer(identity): Producer,
     uri: Uri,
@@ -119,7 +104,7 @@ pub(super) async fn post_ticks(
     body: Body,
 ) -> ApiResult<Json<TicksAnswer>> {
     let metrics = &app.gate.metrics;
-    let taken = take(&app, identity.account, &uri, &headers, body).await;
+    let taken = take(&app, identity.account.clone(), &uri, &headers, body).await;
     metrics.ingest_in_flight_bytes.set(i64::try_from(app.intake.held_bytes()).unwrap_or(i64::MAX));
     let outcome = match &taken {
         Ok(_) => "answered",
@@ -140,18 +125,18 @@ async fn take(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Answer, Failure> {
-    let limits = &app.gate.config.http;
+    let http = &app.gate.config.http;
     let options = options(uri)?;
     let (format, coding) = (format(headers)?, coding(headers)?);
     let name = name(headers)?;
     let announced = content_length(headers);
-    if announced > limits.body_bytes_max {
-        return Err(Failure::Inflate(InflateError::Sent(limits.body_bytes_max)));
+    if announced > http.body_bytes_max {
+        return Err(Failure::Inflate(InflateError::Sent(http.body_bytes_max)));
     }
     let bounds = Bounds {
-        sent_max: limits.body_bytes_max,
-        bytes_max: limits.body_decompressed_bytes_max,
-        ratio_max: usize::try_from(limits.body_ratio_max).unwrap_or(usize::MAX),
+        sent_max: http.body_bytes_max,
+        bytes_max: http.body_decompressed_bytes_max,
+        ratio_max: usize::try_from(http.body_ratio_max).unwrap_or(usize::MAX),
     };
     let request = Request { account, name, format, options, expected_bytes: announced };
     let mut taking = app.intake.begin(request, (app.gate.clock)()).map_err(Failure::Take)?;
@@ -159,7 +144,7 @@ async fn take(
     let mut inflate = Inflate::new(coding, bounds, taking)?;
     let mut stream = body.into_data_stream();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| Failure::BrokenOff(error.to_string()))?;
+        let chunk = chunk.map_err(|error| Failure::BrokenOff(limits::body_error(&error)))?;
         for piece in chunk.chunks(TURN_BYTES) {
             inflate.push(piece)?;
             tokio::task::yield_now().await;
@@ -299,8 +284,8 @@ fn content_length(headers: &HeaderMap) -> usize {
 enum Failure {
     /// A header or parameter.
     Asked(ApiError),
-    /// The body stopped arriving.
-    BrokenOff(String),
+    /// The body did not arrive.
+    BrokenOff(ApiError),
     /// Its compression or its size.
     Inflate(InflateError<TakeError>),
     /// Its ticks.
@@ -347,8 +332,7 @@ impl Failure {
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Asked(error) => error,
-            Failure::BrokenOff(why) => Self::bad_request(format!("the body broke off: {why}")),
+            Failure::Asked(error) | Failure::BrokenOff(error) => error,
             Failure::Inflate(error @ InflateError::Broken(_)) => {
                 Self::bad_request(error.to_string()).with("reason", "unreadable")
             }

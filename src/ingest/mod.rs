@@ -80,3 +80,6 @@ pub trait Tape: Send + Sync {
     /// unknown; the same batch again is safe.
     async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError>;
 }
+
+#[cfg(test)]
+mod tests;
