@@ -245,13 +245,17 @@ impl<'a> BaseBars<'a> {
         let Some((span, _)) = self.folded.rest.clone() else {
             return Ok(false);
         };
-        let (first, _) = self.read(Kind::Trade, (span.clone(), Resume::Start), 1, budget).await?;
-        let Some(trade) = first.first() else {
+        let trades = Series { symbol: self.symbol, kind: Kind::Trade };
+        let first = self.reader.merged(trades, &span, self.order, None, 1, budget).await?;
+        let first = match self.order {
+            Order::Ascending => first.first(),
+            Order::Descending => first.last(),
+        };
+        let Some(time) = first.map(|trade| trade.place.time) else {
             self.folded.rest = None;
             return Ok(true);
         };
-        let day = self.period.start(trade.tick.time);
-        let next_day = self.period.next_start(trade.tick.time);
+        let (day, next_day) = (self.period.start(time), self.period.next_start(time));
         let rest = match self.order {
             Order::Ascending => next_day..=*span.end(),
             Order::Descending => *span.start()..=day.plus(-1),

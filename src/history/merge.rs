@@ -121,7 +121,7 @@ impl Merge {
 
     /// Narrows [`Self::needed`] where enough was taken in since it last was.
     pub fn settle(&mut self) {
-        if self.candidates.len() > self.settled.saturating_add(self.keep) {
+        if self.candidates.len() >= self.settled.saturating_add(self.keep) {
             self.compact();
             let slack = if self.bound.is_some() { 0 } else { self.keep / 2 };
             self.settled = self.candidates.len().saturating_sub(slack);

@@ -40,28 +40,27 @@ use crate::store::Span;
 /// Set where ticks of the span are lost to this region.
 const INCOMPLETE: HeaderName = HeaderName::from_static("x-tapeline-incomplete");
 
-/// Routes of Alpaca's market data that are not offered, with what they are called.
+/// Routes of Alpaca's market data that are not offered, and the beginning of the message.
 const NOT_OFFERED: &[(&str, &str)] = &[
-    ("/v2/stocks/auctions", "auctions"),
-    ("/v2/stocks/{symbol}/auctions", "auctions"),
-    ("/v2/stocks/trades/latest", "latest trades"),
-    ("/v2/stocks/{symbol}/trades/latest", "latest trades"),
-    ("/v2/stocks/quotes/latest", "latest quotes"),
-    ("/v2/stocks/{symbol}/quotes/latest", "latest quotes"),
-    ("/v2/stocks/bars/latest", "latest bars"),
-    ("/v2/stocks/{symbol}/bars/latest", "latest bars"),
-    ("/v2/stocks/snapshots", "snapshots"),
-    ("/v2/stocks/{symbol}/snapshot", "snapshots"),
-    ("/v1beta1/screener/{*rest}", "the screener"),
-    ("/v1beta1/corporate-actions", "corporate actions"),
-    ("/v1/corporate-actions", "corporate actions"),
-    ("/v1beta1/events/corporate-actions", "corporate actions"),
-    ("/v1beta1/news", "news"),
-    ("/v1beta1/logos/{symbol}", "logos"),
-    ("/v1beta1/forex/{*rest}", "foreign exchange rates"),
-    ("/v1beta1/options/{*rest}", "options"),
-    ("/v1beta1/fixed_income/{*rest}", "fixed income"),
-    ("/v1beta3/crypto/{*rest}", "crypto"),
+    ("/v2/stocks/auctions", "auctions are"),
+    ("/v2/stocks/{symbol}/auctions", "auctions are"),
+    ("/v2/stocks/trades/latest", "latest trades are"),
+    ("/v2/stocks/{symbol}/trades/latest", "latest trades are"),
+    ("/v2/stocks/quotes/latest", "latest quotes are"),
+    ("/v2/stocks/{symbol}/quotes/latest", "latest quotes are"),
+    ("/v2/stocks/bars/latest", "latest bars are"),
+    ("/v2/stocks/{symbol}/bars/latest", "latest bars are"),
+    ("/v2/stocks/snapshots", "snapshots are"),
+    ("/v2/stocks/{symbol}/snapshot", "snapshots are"),
+    ("/v1beta1/screener/{*rest}", "the screener is"),
+    ("/v1/corporate-actions", "corporate actions are"),
+    ("/v1beta1/corporate-actions/{*rest}", "corporate actions are"),
+    ("/v1beta1/events/corporate-actions", "corporate actions are"),
+    ("/v1beta1/news", "news is"),
+    ("/v1beta1/logos/{symbol}", "a logo is"),
+    ("/v1beta1/forex/{*rest}", "foreign exchange is"),
+    ("/v1beta1/options/{*rest}", "market data of options is"),
+    ("/v1beta3/crypto/{*rest}", "market data of crypto is"),
 ];
 
 /// What the handlers of history need of the node.
@@ -100,19 +99,16 @@ where
         .route("/v2/stocks/{symbol}/bars", get(bars))
         .route("/v2/stocks/meta/exchanges", get(meta::exchanges))
         .route("/v2/stocks/meta/conditions/{ticktype}", get(meta::conditions));
-    for (path, name) in NOT_OFFERED {
-        router = router.route(path, get(move |uri| not_offered(name, uri)));
+    for (path, what) in NOT_OFFERED {
+        router = router.route(path, get(move |uri| not_offered(what, uri)));
     }
     router
 }
 
-async fn not_offered(name: &'static str, OriginalUri(uri): OriginalUri) -> ApiError {
-    ApiError::not_found(
-        format!("{name} are not offered by this server: {}", uri.path())
-            .replace("the screener are", "the screener is"),
-    )
-    .numbered(10_000)
-    .with("reason", "not_offered")
+async fn not_offered(what: &'static str, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::not_found(format!("{what} not offered by this server: {}", uri.path()))
+        .numbered(10_000)
+        .with("reason", "not_offered")
 }
 
 async fn many_trades(

@@ -28,7 +28,7 @@ const NOW: &str = "2024-01-05T17:00:00Z";
 async fn known(mut request: Request, next: Next) -> Response {
     let (account, key_id) = ("TA1".to_owned(), "TL1".to_owned());
     let scopes = vec![Scope::MarketDataRead];
-    request.extensions_mut().insert(Identity { account, key_id, scopes });
+    request.extensions_mut().insert(Arc::new(Identity { account, key_id, scopes }));
     next.run(request).await
 }
 
@@ -207,10 +207,8 @@ fn pages_go_on_where_the_last_ended_and_the_end_does_not_move() {
             // A client may ask for the rest with a smaller limit, and the symbols in another order.
             match answer.next() {
                 Some(token) => {
-                    uri = format!(
-                        "{}&limit=1&page_token={token}",
-                        base.replace("msft%2CAAPL%2Cmsft", "AAPL,MSFT")
-                    )
+                    let reordered = base.replace("msft%2CAAPL%2Cmsft", "AAPL,MSFT");
+                    uri = format!("{reordered}&limit=1&page_token={token}");
                 }
                 None => break,
             }
@@ -223,6 +221,65 @@ fn pages_go_on_where_the_last_ended_and_the_end_does_not_move() {
     }
 }
 
+/// Paths below `/v2/stocks/` that are refused with 400, and the message.
+const REFUSED: &[(&str, &str)] = &[
+    ("trades", "symbols is required"),
+    ("trades?symbols=", "symbols is required"),
+    ("trades?symbols=AA%20PL", "invalid symbol: AA PL"),
+    ("trades?symbols=AAPL,", "invalid symbol: "),
+    ("trades?symbols=AAPL,TOOLONGTOBEASYMBOL", "invalid symbol: TOOLONGTOBEASYMBOL"),
+    (".A/trades", "invalid symbol: .A"),
+    ("trades?symbols=A,B,C,D", "symbol limit is 3"),
+    ("trades?symbols=A&foo=1&bar=2", "unexpected parameter(s): foo, bar"),
+    ("AAPL/trades?symbols=AAPL", "unexpected parameter(s): symbols"),
+    ("trades?symbols=A&timeframe=1Min", "unexpected parameter(s): timeframe"),
+    ("quotes?symbols=A&adjustment=raw", "unexpected parameter(s): adjustment"),
+    ("trades?symbols=A&limit=1&limit=2", "invalid value for limit: must be given once"),
+    (
+        "trades?symbols=A&limit=%f",
+        "invalid value for query: must be percent-encoded UTF-8, such as start=2024-01-03T14%3A30%3A00Z",
+    ),
+    ("trades?symbols=A&limit=0", "invalid value for limit: must be a whole number from 1 to 10000"),
+    ("trades?symbols=A&limit=10001", "invalid value for limit: must be a whole number from 1 to 10000"),
+    ("trades?symbols=A&limit=ten", "invalid value for limit: must be a whole number from 1 to 10000"),
+    ("trades?symbols=A&sort=up", "invalid value for sort: must be asc or desc"),
+    ("trades?symbols=A&feed=nasdaq", "invalid value for feed: must be sip, iex, otc, boats or delayed_sip"),
+    (
+        "trades?symbols=A&start=yesterday",
+        "Invalid format for parameter start: error parsing 'yesterday' as RFC3339 or YYYY-MM-DD",
+    ),
+    (
+        "trades?symbols=A&end=2024-13-01",
+        "Invalid format for parameter end: error parsing '2024-13-01' as RFC3339 or YYYY-MM-DD",
+    ),
+    (
+        "trades?symbols=A&start=2024-01-03T14:30",
+        "Invalid format for parameter start: error parsing '2024-01-03T14:30' as RFC3339 or YYYY-MM-DD",
+    ),
+    ("trades?symbols=A&start=2024-01-03&end=2024-01-02", "end should not be before start"),
+    ("trades?symbols=A&end=2024-01-04", "end should not be before start"),
+    (
+        "trades?symbols=A&asof=today",
+        "Invalid format for parameter asof: error parsing 'today' as YYYY-MM-DD or -",
+    ),
+    ("trades?symbols=A&currency=EUR", "currency EUR is not offered: prices are in USD"),
+    ("bars?symbols=A", "timeframe is required"),
+    ("bars?symbols=A&timeframe=60Min", "invalid timeframe: 60Min"),
+    ("A/bars?timeframe=1Fortnight", "invalid timeframe: 1Fortnight"),
+    ("bars?symbols=A&timeframe=1Min&adjustment=split", "adjustment split is not offered: prices are raw"),
+    ("bars?symbols=A&timeframe=1Min&adjustment=raw,all", "adjustment raw,all is not offered: prices are raw"),
+    (
+        "bars?symbols=A&timeframe=1Min&adjustment=none",
+        "invalid value for adjustment: must be raw, split, dividend, spin-off or all",
+    ),
+    ("trades?symbols=A&page_token=abc", "invalid page_token"),
+    ("trades?symbols=A&after=abc", "invalid after"),
+    ("meta/exchanges?tape=A", "unexpected parameter(s): tape"),
+    ("meta/conditions/trade", "tape is required"),
+    ("meta/conditions/trade?tape=D", "invalid value for tape: must be A, B or C"),
+    ("meta/conditions/bar?tape=A", "invalid value for ticktype: must be trade or quote"),
+];
+
 #[test]
 fn refusals() {
     let world = world();
@@ -233,82 +290,23 @@ fn refusals() {
     changed.pop();
     changed.push(if other.ends_with('A') { 'Q' } else { 'A' });
     let belongs = "invalid page_token: it belongs to another query; symbols, start, end, timeframe and sort must stay the same";
-    let cases: Vec<(String, &str)> = [
-        ("trades", "symbols is required"),
-        ("trades?symbols=", "symbols is required"),
-        ("trades?symbols=AA%20PL", "invalid symbol: AA PL"),
-        ("trades?symbols=AAPL,", "invalid symbol: "),
-        ("trades?symbols=AAPL,TOOLONGTOBEASYMBOL", "invalid symbol: TOOLONGTOBEASYMBOL"),
-        (".A/trades", "invalid symbol: .A"),
-        ("trades?symbols=A,B,C,D", "symbol limit is 3"),
-        ("trades?symbols=A&foo=1&bar=2", "unexpected parameter(s): foo, bar"),
-        ("AAPL/trades?symbols=AAPL", "unexpected parameter(s): symbols"),
-        ("trades?symbols=A&timeframe=1Min", "unexpected parameter(s): timeframe"),
-        ("quotes?symbols=A&adjustment=raw", "unexpected parameter(s): adjustment"),
-        ("trades?symbols=A&limit=1&limit=2", "invalid value for limit: must be given once"),
-        (
-            "trades?symbols=A&limit=%f",
-            "invalid value for query: must be percent-encoded UTF-8, such as start=2024-01-03T14%3A30%3A00Z",
-        ),
-        ("trades?symbols=A&limit=0", "invalid value for limit: must be a whole number from 1 to 10000"),
-        ("trades?symbols=A&limit=10001", "invalid value for limit: must be a whole number from 1 to 10000"),
-        ("trades?symbols=A&limit=ten", "invalid value for limit: must be a whole number from 1 to 10000"),
-        ("trades?symbols=A&sort=up", "invalid value for sort: must be asc or desc"),
-        (
-            "trades?symbols=A&feed=nasdaq",
-            "invalid value for feed: must be sip, iex, otc, boats or delayed_sip",
-        ),
-        (
-            "trades?symbols=A&start=yesterday",
-            "Invalid format for parameter start: error parsing 'yesterday' as RFC3339 or YYYY-MM-DD",
-        ),
-        (
-            "trades?symbols=A&end=2024-13-01",
-            "Invalid format for parameter end: error parsing '2024-13-01' as RFC3339 or YYYY-MM-DD",
-        ),
-        (
-            "trades?symbols=A&start=2024-01-03T14:30",
-            "Invalid format for parameter start: error parsing '2024-01-03T14:30' as RFC3339 or YYYY-MM-DD",
-        ),
-        ("trades?symbols=A&start=2024-01-03&end=2024-01-02", "end should not be before start"),
-        ("trades?symbols=A&end=2024-01-04", "end should not be before start"),
-        (
-            "trades?symbols=A&asof=today",
-            "Invalid format for parameter asof: error parsing 'today' as YYYY-MM-DD or -",
-        ),
-        ("trades?symbols=A&currency=EUR", "currency EUR is not offered: prices are in USD"),
-        ("bars?symbols=A", "timeframe is required"),
-        ("bars?symbols=A&timeframe=60Min", "invalid timeframe: 60Min"),
-        ("A/bars?timeframe=1Fortnight", "invalid timeframe: 1Fortnight"),
-        ("bars?symbols=A&timeframe=1Min&adjustment=split", "adjustment split is not offered: prices are raw"),
-        (
-            "bars?symbols=A&timeframe=1Min&adjustment=raw,all",
-            "adjustment raw,all is not offered: prices are raw",
-        ),
-        (
-            "bars?symbols=A&timeframe=1Min&adjustment=none",
-            "invalid value for adjustment: must be raw, split, dividend, spin-off or all",
-        ),
-        ("trades?symbols=A&page_token=abc", "invalid page_token"),
-        ("trades?symbols=A&after=abc", "invalid after"),
-        ("meta/exchanges?tape=A", "unexpected parameter(s): tape"),
-        ("meta/conditions/trade", "tape is required"),
-        ("meta/conditions/trade?tape=D", "invalid value for tape: must be A, B or C"),
-        ("meta/conditions/bar?tape=A", "invalid value for ticktype: must be trade or quote"),
-    ]
-    .into_iter()
-    .map(|(path, message)| (format!("/v2/stocks/{path}"), message))
-    .chain([
-        (format!("/v2/stocks/trades?symbols=MSFT&page_token={other}"), belongs),
-        (format!("/v2/stocks/quotes?symbols=AAPL&page_token={other}"), belongs),
-        (format!("/v2/stocks/trades?symbols=AAPL&sort=desc&page_token={other}"), belongs),
-        (format!("/v2/stocks/trades?symbols=AAPL&page_token={changed}"), "invalid page_token"),
-        (format!("/v2/stocks/trades?symbols=AAPL&page_token={foreign}"), "invalid page_token"),
-        (format!("/v1/symbols?page_token={other}"), "invalid page_token"),
-        ("/v1/symbols?limit=0".to_owned(), "invalid value for limit: must be a whole number from 1 to 10000"),
-        ("/v1/symbols?symbols=A".to_owned(), "unexpected parameter(s): symbols"),
-    ])
-    .collect();
+    let cases: Vec<(String, &str)> = REFUSED
+        .iter()
+        .map(|(path, message)| (format!("/v2/stocks/{path}"), *message))
+        .chain([
+            (format!("/v2/stocks/trades?symbols=MSFT&page_token={other}"), belongs),
+            (format!("/v2/stocks/quotes?symbols=AAPL&page_token={other}"), belongs),
+            (format!("/v2/stocks/trades?symbols=AAPL&sort=desc&page_token={other}"), belongs),
+            (format!("/v2/stocks/trades?symbols=AAPL&page_token={changed}"), "invalid page_token"),
+            (format!("/v2/stocks/trades?symbols=AAPL&page_token={foreign}"), "invalid page_token"),
+            (format!("/v1/symbols?page_token={other}"), "invalid page_token"),
+            (
+                "/v1/symbols?limit=0".to_owned(),
+                "invalid value for limit: must be a whole number from 1 to 10000",
+            ),
+            ("/v1/symbols?symbols=A".to_owned(), "unexpected parameter(s): symbols"),
+        ])
+        .collect();
     for (uri, message) in cases {
         let answer = get(&router, &uri);
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{uri}: {}", answer.body);
@@ -333,7 +331,7 @@ fn what_is_not_offered_says_so() {
         ("/v1beta1/screener/stocks/movers", "the screener is not offered"),
         ("/v1beta1/news", "news is not offered"),
         ("/v1/corporate-actions", "corporate actions are not offered"),
-        ("/v1beta3/crypto/us/trades", "crypto is not offered"),
+        ("/v1beta3/crypto/us/trades", "market data of crypto is not offered"),
     ] {
         let answer = get(&router, path);
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
