@@ -17,6 +17,7 @@
 
 pub mod amend;
 mod bars;
+mod fill;
 mod incomplete;
 pub mod merge;
 pub mod page;
@@ -32,9 +33,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use amend::Entry;
+pub use fill::Page;
 pub use merge::Key;
 pub use page::{Cursor, PageToken, Resume};
-pub use reader::{BarQuery, BarSpan, Page, ReadError, ReadLimits, Reader, TickQuery};
+pub use reader::{BarQuery, BarSpan, ReadError, ReadLimits, Reader, TickQuery};
 pub use symbols::SymbolPage;
 
 use crate::market::{Row, Series};

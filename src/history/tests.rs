@@ -215,6 +215,24 @@ fn the_limit_is_over_all_symbols_and_they_ascend_also_where_times_descend() {
 }
 
 #[test]
+fn spans_from_before_1970_to_the_end_of_time_are_read() {
+    let world = World::new(small());
+    world.put_blocks(&[trade(0, 1, "10"), trade(Nanos::MAX.0, 2, "11")]);
+    for order in [Order::Ascending, Order::Descending] {
+        let mut query = ticks(symbols(&["AAPL"]), order, 1);
+        query.span = Nanos::MIN..=Nanos::MAX;
+        assert_eq!(run(all_ticks(&world, query.clone())).len(), 2);
+        query.span = Nanos::MIN..=Nanos(-1);
+        assert_eq!(run(all_ticks(&world, query)), []);
+        for timeframe in ["1Min", "1Day", "1Week", "12Month"] {
+            let mut query = bars(timeframe, order, 1);
+            query.span = Nanos::MIN..=Nanos::MAX;
+            assert!(!run(all_bars(&world, query)).is_empty(), "{timeframe}");
+        }
+    }
+}
+
+#[test]
 fn damage_is_an_error_by_name() {
     let world = World::new(small());
     world.put_blocks(&[trade(1, 1, "10")]);
