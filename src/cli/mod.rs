@@ -7,6 +7,7 @@
 
 mod args;
 mod config;
+mod keys;
 mod node_file;
 
 use std::fmt;
@@ -29,6 +30,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make, list, revoke and rotate API keys
+    Keys(keys::KeysArgs),
     /// Print the configuration in effect, and where each value came from
     Config(config::ConfigArgs),
 }
@@ -99,8 +102,14 @@ impl From<io::Error> for CliError {
 /// [`CliError`]
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
+        Command::Keys(args) => block_on(keys::run(args)),
         Command::Config(args) => config::run(&args),
     }
+}
+
+/// Runs a future on a runtime of its own.
+fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
 /// Writes to standard output. A reader that has had enough (such as `head`) is no error.

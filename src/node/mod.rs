@@ -1,1 +1,3 @@
 //! Wiring: from configuration to a running node.
+
+pub mod storage;
