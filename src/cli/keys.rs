@@ -138,7 +138,7 @@ impl Door {
             Self::Node(client) => client.call(Method::POST, "/admin/keys", Some(to_json(ask)?)).await,
             Self::Folder(keys) => {
                 let ask = ask.to_ask().map_err(|error| CliError::usage(error.message()))?;
-                Ok(KeyOut::from(&keys.create(ask, &Actor::operator(), now()).await.map_err(failed)?))
+                Ok(KeyOut::from(&keys.create(ask, &Actor::operator(), now()).await?))
             }
         }
     }
@@ -153,9 +153,7 @@ impl Door {
     async fn revoke(&self, id: &str) -> Result<KeyOut, CliError> {
         match self {
             Self::Node(client) => client.call(Method::DELETE, &path_of(id, "")?, None).await,
-            Self::Folder(keys) => {
-                Ok(KeyOut::from(&keys.revoke(id, &Actor::operator(), now()).await.map_err(failed)?))
-            }
+            Self::Folder(keys) => Ok(KeyOut::from(&keys.revoke(id, &Actor::operator(), now()).await?)),
         }
     }
 
@@ -169,7 +167,7 @@ impl Door {
                 let now = now();
                 let grace = i64::try_from(grace_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
                 let new = keys.rotate(id, now.plus(grace), &Actor::operator(), now).await;
-                Ok(KeyOut::from(&new.map_err(failed)?))
+                Ok(KeyOut::from(&new?))
             }
         }
     }
@@ -243,10 +241,6 @@ fn path_of(id: &str, rest: &str) -> Result<String, CliError> {
 
 fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>, CliError> {
     serde_json::to_vec(value).map_err(|error| CliError::failed(error.to_string()))
-}
-
-fn failed(error: crate::access::AccessError) -> CliError {
-    CliError::failed(error.to_string())
 }
 
 /// The command line reads the wall clock itself: it is the top.

@@ -15,9 +15,10 @@ use std::io::{self, Write as _};
 
 use clap::{Parser, Subcommand};
 
-pub use args::{AdminArgs, ClientArgs, DemoArgs, NodeArgs, ServeArgs, VerifyArgs};
+pub use args::{AdminArgs, Client, ClientArgs, DemoArgs, NodeArgs, ServeArgs, Use, VerifyArgs};
 pub use node_file::{KeyPair, NodeFile, ReadyKeys};
 
+use crate::access::AccessError;
 use crate::config::ConfigError;
 
 /// The command line.
@@ -87,6 +88,12 @@ impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         Self::usage(error.to_string())
             .next("`tapeline config` prints every key; config.default.toml says what each is for")
+    }
+}
+
+impl From<AccessError> for CliError {
+    fn from(error: AccessError) -> Self {
+        Self::failed(error.to_string())
     }
 }
 
