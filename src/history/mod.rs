@@ -18,10 +18,12 @@
 pub mod amend;
 mod bars;
 mod incomplete;
+pub mod keeper;
 pub mod merge;
 pub mod page;
 mod reader;
 mod symbols;
+pub mod tasks;
 
 use std::time::Duration;
 
