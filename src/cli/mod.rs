@@ -8,6 +8,7 @@
 mod args;
 mod config;
 mod demo;
+mod keys;
 mod node_file;
 mod serve;
 mod verify;
@@ -17,9 +18,10 @@ use std::io::{self, Write as _};
 
 use clap::{Parser, Subcommand};
 
-pub use args::{AdminArgs, ClientArgs, DemoArgs, NodeArgs, ServeArgs, VerifyArgs};
+pub use args::{AdminArgs, Client, ClientArgs, DemoArgs, NodeArgs, ServeArgs, Use, VerifyArgs};
 pub use node_file::{KeyPair, NodeFile, ReadyKeys};
 
+use crate::access::AccessError;
 use crate::config::ConfigError;
 
 /// The command line.
@@ -38,6 +40,8 @@ enum Command {
     Demo(DemoArgs),
     /// Walk what is stored and name what is damaged
     Verify(VerifyArgs),
+    /// Make, list, revoke and rotate API keys
+    Keys(keys::KeysArgs),
     /// Print the configuration in effect, and where each value came from
     Config(config::ConfigArgs),
 }
@@ -96,6 +100,12 @@ impl From<ConfigError> for CliError {
     }
 }
 
+impl From<AccessError> for CliError {
+    fn from(error: AccessError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         Self::failed(error.to_string())
@@ -111,6 +121,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
+        Command::Keys(args) => block_on(keys::run(args)),
         Command::Config(args) => config::run(&args),
     }
 }
