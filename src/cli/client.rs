@@ -108,6 +108,30 @@ pub struct Connection {
     key_id: String,
     secret: SecretString,
     patience: Duration,
+    /// Waits are divided by this: 1, except in tests.
+    hurry: u32,
+}
+
+/// How long to wait before each further attempt: twice as long as before up to a maximum, at
+/// least as long as the node asks for, and within the patience in all.
+struct Backoff {
+    wait: Duration,
+    waited: Duration,
+    patience: Duration,
+}
+
+impl Backoff {
+    const fn new(patience: Duration) -> Self {
+        Self { wait: BACKOFF_MIN, waited: Duration::ZERO, patience }
+    }
+
+    /// The next wait; `None` when the patience is used up. `elapsed` is the time since the first attempt.
+    fn next(&mut self, elapsed: Duration, at_least: Duration) -> Option<Duration> {
+        let wait = self.wait.max(at_least);
+        self.wait = (self.wait * 2).min(BACKOFF_MAX);
+        self.waited += wait;
+        (self.waited.max(elapsed + wait) <= self.patience).then_some(wait)
+    }
 }
 
 #[derive(Deserialize)]
@@ -161,7 +185,14 @@ impl Connection {
             .user_agent(concat!("tapeline/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(ClientError::Client)?;
-        Ok(Self { http, url, key_id, secret, patience: Duration::from_secs(args.retry_s) })
+        Ok(Self { http, url, key_id, secret, patience: Duration::from_secs(args.retry_s), hurry: 1 })
+    }
+
+    /// The same with waits a thousand times shorter.
+    #[cfg(test)]
+    pub(super) const fn hurried(mut self) -> Self {
+        self.hurry = 1_000;
+        self
     }
 
     /// Where the node is.
@@ -171,7 +202,6 @@ impl Connection {
     }
 
     /// A request to a path, with the key.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}{path}", self.url))
@@ -193,7 +223,7 @@ impl Connection {
         mut on_wait: impl FnMut(&str),
     ) -> Result<(HeaderMap, Vec<u8>), ClientError> {
         let begun = tokio::time::Instant::now();
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Backoff::new(self.patience);
         loop {
             let (why, at_least) = match once(make()).await {
                 Ok((status, headers, body)) if status.is_success() => return Ok((headers, body)),
@@ -206,14 +236,10 @@ impl Connection {
                 }
                 Err(error) => (error, Duration::ZERO),
             };
-            let wait = backoff.max(at_least);
-            let spent = begun.elapsed();
-            if spent + wait > self.patience {
-                return Err(ClientError::Away { after: spent, why });
-            }
+            let wait = backoff.next(begun.elapsed(), at_least);
+            let wait = wait.ok_or_else(|| ClientError::Away { after: begun.elapsed(), why: why.clone() })?;
             on_wait(&why);
-            tokio::time::sleep(wait).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            tokio::time::sleep(wait / self.hurry).await;
         }
     }
 }
@@ -322,6 +348,18 @@ mod tests {
         install_provider();
         let connection = Connection::new(&ConnectArgs::default(), &environment(), Purpose::Read).unwrap();
         assert!(!format!("{connection:?}").contains("env-secret"));
+    }
+
+    #[test]
+    fn waits_grow_obey_the_node_and_end() {
+        let seconds = Duration::from_secs;
+        let mut backoff = Backoff::new(seconds(60));
+        let waits: Vec<_> = std::iter::from_fn(|| backoff.next(Duration::ZERO, Duration::ZERO)).collect();
+        assert_eq!(waits[..3], [BACKOFF_MIN, BACKOFF_MIN * 2, BACKOFF_MIN * 4]);
+        assert!(waits.contains(&BACKOFF_MAX) && waits.iter().sum::<Duration>() <= seconds(60));
+        assert_eq!(Backoff::new(seconds(60)).next(Duration::ZERO, seconds(7)), Some(seconds(7)));
+        assert_eq!(Backoff::new(seconds(60)).next(seconds(55), seconds(7)), None);
+        assert_eq!(Backoff::new(Duration::ZERO).next(Duration::ZERO, Duration::ZERO), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How far long work is: a bar on a terminal, plain lines elsewhere, both on standard error.
 
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -10,20 +11,20 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Progress through so many bytes, with the items that they held.
 #[derive(Debug)]
-pub struct Progress {
+pub(super) struct Progress {
     verb: &'static str,
     unit: &'static str,
     bytes_total: u64,
     begun: Instant,
     bar: Option<ProgressBar>,
-    last_line: Instant,
-    items: u64,
+    last_line: Cell<Instant>,
+    last_wait: Cell<Option<Instant>>,
 }
 
 impl Progress {
     /// Progress of `verb` ("importing") over items of `unit` ("lines").
     #[must_use]
-    pub fn new(verb: &'static str, unit: &'static str, bytes_total: u64) -> Self {
+    pub(super) fn new(verb: &'static str, unit: &'static str, bytes_total: u64) -> Self {
         let now = Instant::now();
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar =
@@ -36,32 +37,45 @@ impl Progress {
             );
             bar
         });
-        Self { verb, unit, bytes_total, begun: now, bar, last_line: now, items: 0 }
+        Self {
+            verb,
+            unit,
+            bytes_total,
+            begun: now,
+            bar,
+            last_line: Cell::new(now),
+            last_wait: Cell::new(None),
+        }
     }
 
     /// So many items are done, which end at this byte of all.
-    pub fn set(&mut self, items: u64, bytes: u64) {
-        self.items = items;
+    pub(super) fn set(&self, items: u64, bytes: u64) {
         let now = Instant::now();
         if let Some(bar) = &self.bar {
             bar.set_position(bytes);
             bar.set_message(rate(items, self.begun.elapsed(), self.unit));
-        } else if now.duration_since(self.last_line) >= LINE_EVERY {
-            self.last_line = now;
-            self.note(&line(self.verb, self.unit, items, bytes, self.bytes_total, self.begun.elapsed()));
+        } else if now.duration_since(self.last_line.get()) >= LINE_EVERY {
+            self.last_line.set(now);
+            write_line(&line(self.verb, self.unit, items, bytes, self.bytes_total, self.begun.elapsed()));
         }
     }
 
-    /// Says something without breaking the bar.
-    pub fn note(&self, text: &str) {
+    /// Says why it does not go on, now and then.
+    pub(super) fn waiting(&self, why: &str) {
+        let now = Instant::now();
+        if self.last_wait.get().is_some_and(|last| now.duration_since(last) < LINE_EVERY) {
+            return;
+        }
+        self.last_wait.set(Some(now));
+        let text = format!("waiting: {why}");
         match &self.bar {
-            Some(bar) => bar.suspend(|| write_line(text)),
-            None => write_line(text),
+            Some(bar) => bar.suspend(|| write_line(&text)),
+            None => write_line(&text),
         }
     }
 
     /// Takes the bar away; gives how long it took.
-    pub fn finish(&self) -> Duration {
+    pub(super) fn finish(&self) -> Duration {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
