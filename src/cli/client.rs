@@ -1,17 +1,14 @@
 //! What the clients of the HTTP API share: where the node is, who asks, and patience.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap};
-use reqwest::{Method, RequestBuilder, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
+use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
-use crate::config::Credentials;
+use super::Client;
 
-/// Where a node is that was started with its defaults.
-const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 /// A request that is not answered by then is sent again.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -23,53 +20,14 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// The most characters of an answer that is no error envelope that are shown.
 const MESSAGE_CHARS_MAX: usize = 300;
 
-/// Where the node is, and with which key to ask.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct ConnectArgs {
-    /// Address of the node [default: $TAPELINE_URL, else http://127.0.0.1:8080]
-    #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
-    /// Id of the API key [default: $TAPELINE_KEY_ID]
-    #[arg(long, value_name = "ID")]
-    pub key_id: Option<String>,
-    /// Secret of the API key; others on this machine can see flags, $TAPELINE_SECRET they cannot
-    #[arg(long, value_name = "SECRET")]
-    pub secret: Option<String>,
-    /// File that a node wrote with its own --ready-file: address and keys come from there
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "key_id", "secret"])]
-    pub ready_file: Option<PathBuf>,
-    /// How long a node that is away or overloaded is asked again
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub retry_s: u64,
-}
-
-/// What the key is for: which one of a ready file is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Market data is read.
-    Read,
-    /// Ticks are posted.
-    Write,
-}
+/// How long a client asks again, unless told otherwise.
+pub(super) const RETRY_S_DEFAULT: u64 = 300;
 
 /// Why a client gave up.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The key is missing.
-    #[error(
-        "no API key: give --key-id and --secret, or $TAPELINE_KEY_ID and $TAPELINE_SECRET, or --ready-file"
-    )]
-    NoKey,
-    /// The ready file cannot be used.
-    #[error("{}: {why}", path.display())]
-    ReadyFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
     /// The address is none.
-    #[error("{url} is no address of a node, such as {URL_DEFAULT}: {why}")]
+    #[error("{url} is no address of a node, such as http://127.0.0.1:8080: {why}")]
     Url {
         /// The address as given.
         url: String,
@@ -135,47 +93,18 @@ impl Backoff {
 }
 
 #[derive(Deserialize)]
-struct ReadyFile {
-    http: String,
-    keys: Option<ReadyKeys>,
-}
-
-#[derive(Deserialize)]
-struct ReadyKeys {
-    read: ReadyKey,
-    write: ReadyKey,
-}
-
-#[derive(Deserialize)]
-struct ReadyKey {
-    id: String,
-    secret: String,
-}
-
-#[derive(Deserialize)]
 struct ErrorBody {
     message: String,
 }
 
 impl Connection {
-    /// Finds address and key: flags first, then the ready file, then what the environment gave.
+    /// A connection to a node, with a key. What is away or overloaded is asked again for `retry_s`.
     ///
     /// # Errors
-    /// [`ClientError`] where one is missing or cannot be used.
-    pub fn new(args: &ConnectArgs, environment: &Credentials, purpose: Purpose) -> Result<Self, ClientError> {
-        let (url, key_id, secret) = match &args.ready_file {
-            Some(path) => read_ready_file(path, purpose)?,
-            None => {
-                let key_id = args.key_id.clone().or_else(|| environment.key_id.clone());
-                let secret =
-                    args.secret.clone().map(SecretString::from).or_else(|| environment.secret.clone());
-                let url = args.url.clone().or_else(|| environment.url.clone());
-                let (key_id, secret) = key_id.zip(secret).ok_or(ClientError::NoKey)?;
-                (url.unwrap_or_else(|| URL_DEFAULT.to_owned()), key_id, secret)
-            }
-        };
-        let url = url.trim_end_matches('/').to_owned();
-        if let Err(error) = reqwest::Url::parse(&url) {
+    /// [`ClientError`] where the address is none or the HTTP client cannot be made.
+    pub fn new(client: Client, retry_s: u64) -> Result<Self, ClientError> {
+        let Client { url, key_id, secret } = client;
+        if let Err(error) = Url::parse(&url) {
             return Err(ClientError::Url { url, why: error.to_string() });
         }
         let http = reqwest::Client::builder()
@@ -185,7 +114,7 @@ impl Connection {
             .user_agent(concat!("tapeline/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(ClientError::Client)?;
-        Ok(Self { http, url, key_id, secret, patience: Duration::from_secs(args.retry_s), hurry: 1 })
+        Ok(Self { http, url, key_id, secret, patience: Duration::from_secs(retry_s), hurry: 1 })
     }
 
     /// The same with waits a thousand times shorter.
@@ -278,76 +207,22 @@ fn message_of(body: &[u8]) -> String {
     }
 }
 
-fn read_ready_file(path: &PathBuf, purpose: Purpose) -> Result<(String, String, SecretString), ClientError> {
-    let failed = |why: String| ClientError::ReadyFile { path: path.clone(), why };
-    let text = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let ready: ReadyFile =
-        serde_json::from_slice(&text).map_err(|error| failed(format!("is no ready file: {error}")))?;
-    let keys = ready.keys.ok_or_else(|| {
-        failed("holds no keys, for this start of the node made none: give --key-id and --secret".to_owned())
-    })?;
-    let key = match purpose {
-        Purpose::Read => keys.read,
-        Purpose::Write => keys.write,
-    };
-    Ok((ready.http, key.id, SecretString::from(key.secret)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn environment() -> Credentials {
-        Credentials {
-            url: Some("http://env:1/".to_owned()),
-            key_id: Some("env-id".to_owned()),
-            secret: Some("env-secret".to_owned().into()),
-        }
+    fn client(url: &str) -> Client {
+        Client { url: url.to_owned(), key_id: "id".to_owned(), secret: "the secret".into() }
     }
 
-    fn install_provider() {
+    #[test]
+    fn a_bad_address_is_named_and_secrets_are_not_printed() {
         // Another test may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    }
-
-    #[test]
-    fn flags_win_over_the_environment() {
-        install_provider();
-        let args = ConnectArgs { url: Some("http://flag:2".to_owned()), ..ConnectArgs::default() };
-        let connection = Connection::new(&args, &environment(), Purpose::Read).unwrap();
-        assert_eq!((connection.url(), connection.key_id.as_str()), ("http://flag:2", "env-id"));
-        let connection = Connection::new(&ConnectArgs::default(), &environment(), Purpose::Read).unwrap();
-        assert_eq!(connection.url(), "http://env:1");
-        let none = Connection::new(&args, &Credentials::default(), Purpose::Read);
-        assert!(matches!(none, Err(ClientError::NoKey)));
-        let args = ConnectArgs { url: Some("nowhere".to_owned()), ..ConnectArgs::default() };
-        let bad = Connection::new(&args, &environment(), Purpose::Read).unwrap_err().to_string();
-        assert!(bad.contains("nowhere") && bad.contains(URL_DEFAULT), "{bad}");
-    }
-
-    #[test]
-    fn a_ready_file_gives_the_key_for_the_purpose() {
-        install_provider();
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ready.json");
-        let args = ConnectArgs { ready_file: Some(path.clone()), ..ConnectArgs::default() };
-        let open = |purpose| Connection::new(&args, &environment(), purpose);
-        assert!(matches!(open(Purpose::Read), Err(ClientError::ReadyFile { .. })));
-        std::fs::write(&path, r#"{"http":"http://ready:3","admin":"x","keys":null}"#).unwrap();
-        assert!(open(Purpose::Read).unwrap_err().to_string().contains("no keys"));
-        let keys = r#"{"read":{"id":"r","secret":"rs"},"write":{"id":"w","secret":"ws"}}"#;
-        std::fs::write(&path, format!(r#"{{"http":"http://ready:3","admin":"x","keys":{keys}}}"#)).unwrap();
-        assert_eq!(open(Purpose::Read).unwrap().key_id, "r");
-        let write = open(Purpose::Write).unwrap();
-        assert_eq!((write.key_id.as_str(), write.secret.expose_secret()), ("w", "ws"));
-        assert_eq!(write.url(), "http://ready:3");
-    }
-
-    #[test]
-    fn secrets_are_not_printed() {
-        install_provider();
-        let connection = Connection::new(&ConnectArgs::default(), &environment(), Purpose::Read).unwrap();
-        assert!(!format!("{connection:?}").contains("env-secret"));
+        let bad = Connection::new(client("http://[::"), 1).unwrap_err().to_string();
+        assert!(bad.contains("http://[::") && bad.contains("127.0.0.1:8080"), "{bad}");
+        let good = Connection::new(client("http://127.0.0.1:1"), 1).unwrap();
+        assert!(!format!("{good:?}").contains("the secret"));
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use futures::StreamExt;
 
-use super::client::{ConnectArgs, Connection, Purpose};
+use super::client::{Connection, RETRY_S_DEFAULT};
 use super::files::{FILES_HELP, FileArgs};
-use super::posting::{Completion, PostError, Poster, Tally, batches, open};
+use super::posting::{PostError, Poster, Tally, batches, open};
 use super::progress::Progress;
-use crate::config::Credentials;
+use super::{CliError, ClientArgs, Use};
 
 /// Batches that are on their way at once, unless asked otherwise.
 const IN_FLIGHT_DEFAULT: u16 = 4;
@@ -27,7 +27,10 @@ pub struct ImportArgs {
     #[command(flatten)]
     file: FileArgs,
     #[command(flatten)]
-    connect: ConnectArgs,
+    client: ClientArgs,
+    /// How long a node that is away or overloaded is asked again
+    #[arg(long, value_name = "SECONDS", default_value_t = RETRY_S_DEFAULT)]
+    retry_s: u64,
     /// File that gets every refused line, one JSON object a line
     #[arg(long, value_name = "FILE")]
     refused: Option<PathBuf>,
@@ -49,16 +52,16 @@ fn help() -> String {
     )
 }
 
-/// Imports a file; the summary goes to `out`.
+/// Imports a file; the summary goes to standard output.
 ///
 /// # Errors
-/// [`PostError`] where the file cannot be read or the node does not take it.
-pub async fn run(
-    args: ImportArgs,
-    environment: &Credentials,
-    out: &mut dyn Write,
-) -> Result<Completion, PostError> {
-    let connection = Connection::new(&args.connect, environment, Purpose::Write)?;
+/// [`CliError`] where the file cannot be read, or the node does not take all of it.
+pub async fn run(args: ImportArgs) -> Result<(), CliError> {
+    let connection = Connection::new(args.client.client(Use::Write)?, args.retry_s).map_err(PostError::from)?;
+    Ok(import(args, connection, &mut std::io::stdout()).await?)
+}
+
+async fn import(args: ImportArgs, connection: Connection, out: &mut dyn Write) -> Result<(), PostError> {
     let file = open(args.file).await?;
     let mut tally = Tally::new(file.unit(), args.refused.as_deref())?;
     let progress = Progress::new("importing", file.unit(), file.bytes());
@@ -97,9 +100,8 @@ mod tests {
         import: ImportArgs,
     }
 
-    fn args(words: &[&str], stub: &Stub) -> ImportArgs {
-        let line = Line::try_parse_from([&["import"], words].concat()).unwrap();
-        ImportArgs { connect: stub.args(), ..line.import }
+    fn args(words: &[&str]) -> ImportArgs {
+        Line::try_parse_from([&["import"], words].concat()).unwrap().import
     }
 
     #[tokio::test]
@@ -124,11 +126,10 @@ mod tests {
             Reply::json(200, &format!(r#"{{"accepted":{accepted},"refused":0}}"#))
         })
         .await;
-        stub.connection();
         let mut out = Vec::new();
-        let args = args(&[path.to_str().unwrap(), "--in-flight", "3"], &stub);
-        let done = run(args, &Credentials::default(), &mut out).await.unwrap();
-        assert_eq!(done, Completion::Partly);
+        let args = args(&[path.to_str().unwrap(), "--in-flight", "3"]);
+        let partly = import(args, stub.connection(), &mut out).await.unwrap_err();
+        assert!(matches!(partly, PostError::Partly { refused: 1, entries: 10_000, .. }), "{partly}");
         let out = String::from_utf8(out).unwrap();
         assert!(out.contains("imported 10000 lines") && out.contains("accepted 9999"), "{out}");
         assert!(out.contains("refused 1\n  line 4322: is empty"), "{out}");
@@ -144,9 +145,9 @@ mod tests {
         let path = folder.path().join("ticks.ndjson");
         std::fs::write(&path, "{}\n{}\n").unwrap();
         let stub = Stub::start(|_| Reply::json(401, r#"{"code":40100000,"message":"unknown key"}"#)).await;
-        stub.connection();
-        let args = args(&[path.to_str().unwrap()], &stub);
-        let error = run(args, &Credentials::default(), &mut Vec::new()).await.unwrap_err().to_string();
+        let args = args(&[path.to_str().unwrap()]);
+        let error = import(args, stub.connection(), &mut Vec::new()).await.unwrap_err();
+        let error = CliError::from(error).to_string();
         assert!(
             error.contains("lines 1 to 2") && error.contains("unknown key") && error.contains("again"),
             "{error}"
@@ -161,6 +162,5 @@ mod tests {
         assert!(help.contains("tapeline import trades.ndjson.gz") && help.contains("ohlcv-1d"), "{help}");
         assert!(Line::try_parse_from(["import", "x", "--in-flight", "0"]).is_err());
         assert!(Line::try_parse_from(["import", "x", "--in-flight", "65"]).is_err());
-        assert!(Line::try_parse_from(["import", "x", "--ready-file", "f", "--url", "u"]).is_err());
     }
 }

@@ -1,11 +1,139 @@
-//! The subcommands.
+//! The subcommands. `serve`, `demo` and `verify` are the node itself; `import`, `replay`,
+//! `query` and, where a node runs, `keys` are clients of its HTTP doors.
+//!
+//! What a subcommand prints for use goes to standard output and nothing else does: logs,
+//! progress and errors go to standard error. An error says what happened and what to do next.
+//! Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
 
-pub mod client;
-pub mod files;
-mod progress;
-pub mod posting;
-pub mod import;
-pub mod replay;
-pub mod query;
+mod args;
+mod config;
+mod node_file;
+
+use std::fmt;
+use std::io::{self, Write as _};
+
+use clap::{Parser, Subcommand};
+
+pub use args::{AdminArgs, ClientArgs, DemoArgs, NodeArgs, ServeArgs, VerifyArgs};
+pub use node_file::{KeyPair, NodeFile, ReadyKeys};
+
+use crate::config::ConfigError;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "tapeline", version, about, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the configuration in effect, and where each value came from
+    Config(config::ConfigArgs),
+}
+
+/// Why a subcommand failed, and what to do next.
+#[derive(Debug)]
+pub struct CliError {
+    message: String,
+    next: Option<String>,
+    code: u8,
+}
+
+impl CliError {
+    /// It failed: exit code 1.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { message: message.into(), next: None, code: 1 }
+    }
+
+    /// It was asked wrongly: exit code 2.
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: 2, ..Self::failed(message) }
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub const fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.next {
+            Some(next) => write!(f, "\n  {next}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+            .next("`tapeline config` prints every key; config.default.toml says what each is for")
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+/// Runs the command line.
+///
+/// # Errors
+/// [`CliError`]
+pub fn run(cli: Cli) -> Result<(), CliError> {
+    match cli.command {
+        Command::Config(args) => config::run(&args),
+    }
+}
+
+/// Writes to standard output. A reader that has had enough (such as `head`) is no error.
+fn print(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
-mod stub;
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_subcommand_says_what_it_does_and_shows_an_example() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            let name = sub.get_name();
+            assert!(sub.get_about().is_some(), "{name} has no about");
+            let after = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(after.contains(&format!("tapeline {name}")), "{name} shows no example: {after}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_to_do_next() {
+        let error = CliError::from(ConfigError::NotAnAssignment { text: "x".to_owned() });
+        assert_eq!(error.code(), 2);
+        assert!(error.to_string().contains("tapeline config"), "{error}");
+    }
+}

@@ -16,6 +16,7 @@ use reqwest::{Method, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::CliError;
 use super::client::{ClientError, Connection};
 use super::files::{Entries, Entry, FileError, TickFile};
 
@@ -35,15 +36,6 @@ const REFUSALS_SHOWN: usize = 20;
 /// Batches that wait for the node behind the reader.
 const QUEUE_BATCHES: usize = 2;
 
-/// Whether everything that a file holds has been taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Completion {
-    /// All of it.
-    Whole,
-    /// Some was refused, as told.
-    Partly,
-}
-
 /// Why posting a file ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
@@ -51,7 +43,7 @@ pub enum PostError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The node, at a batch.
-    #[error("{unit} {first} to {last}: {source}; the same command again goes on without making duplicates")]
+    #[error("{unit} {first} to {last}: {source}")]
     Node {
         /// What an entry of the file is called.
         unit: &'static str,
@@ -73,9 +65,31 @@ pub enum PostError {
         /// What went wrong.
         source: std::io::Error,
     },
+    /// All of the file was posted, and the node or this program has refused some of it.
+    #[error("{refused} of {entries} {unit} were refused")]
+    Partly {
+        /// How many were refused.
+        refused: u64,
+        /// Of how many.
+        entries: u64,
+        /// What an entry of the file is called.
+        unit: &'static str,
+    },
     /// A task of this program ended early.
     #[error("the reader of the file ended early")]
     Reader,
+}
+
+impl From<PostError> for CliError {
+    fn from(error: PostError) -> Self {
+        let failed = Self::failed(error.to_string());
+        match error {
+            PostError::Node { .. } => {
+                failed.next("the same command again goes on, and what was taken already is not taken twice")
+            }
+            _ => failed,
+        }
+    }
 }
 
 /// Entries of a file that are posted together.
@@ -329,7 +343,7 @@ impl Tally {
         verb: &str,
         took: std::time::Duration,
         out: &mut dyn Write,
-    ) -> Result<Completion, PostError> {
+    ) -> Result<(), PostError> {
         if let Some((path, list)) = &mut self.list {
             list.flush().map_err(|source| output(path, source))?;
         }
@@ -338,7 +352,8 @@ impl Tally {
             std::io::ErrorKind::BrokenPipe => Ok(()),
             _ => Err(PostError::Output { what: "standard output".to_owned(), source: error }),
         })?;
-        Ok(if self.refused == 0 { Completion::Whole } else { Completion::Partly })
+        let Self { refused, entries, unit, .. } = self;
+        if refused > 0 { Err(PostError::Partly { refused, entries, unit }) } else { Ok(()) }
     }
 
     fn summary(&self, verb: &str, took: std::time::Duration) -> String {
@@ -507,13 +522,14 @@ mod tests {
         tally.add(&outcome).unwrap();
         let mut out = Vec::new();
         let took = std::time::Duration::from_secs(2);
-        assert_eq!(tally.finish("imported", took, &mut out).unwrap(), Completion::Partly);
+        let partly = tally.finish("imported", took, &mut out).unwrap_err().to_string();
+        assert_eq!(partly, "25 of 30 records were refused");
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("imported 30 records in 2000 ms (15 records/s)\naccepted 5;"), "{text}");
         assert!(text.contains("  record 20: is empty\n  and 5 more; all are in "), "{text}");
         assert_eq!(std::fs::read_to_string(&list).unwrap().lines().count(), 25);
 
         let whole = Tally::new("lines", None).unwrap();
-        assert_eq!(whole.finish("imported", took, &mut Vec::new()).unwrap(), Completion::Whole);
+        whole.finish("imported", took, &mut Vec::new()).unwrap();
     }
 }

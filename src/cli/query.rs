@@ -1,15 +1,15 @@
 //! `tapeline query`: history as a table, CSV or NDJSON.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 
 use reqwest::{Method, Url};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{ClientError, ConnectArgs, Connection, Purpose};
+use super::client::{ClientError, Connection, RETRY_S_DEFAULT};
+use super::{CliError, ClientArgs, Use};
 use crate::bars::Timeframe;
-use crate::config::Credentials;
 
 /// Ticks of one page, the most that a node gives.
 const PAGE_LIMIT: u64 = 10_000;
@@ -52,7 +52,10 @@ pub struct QueryArgs {
     #[arg(long, value_enum)]
     format: Option<OutputFormat>,
     #[command(flatten)]
-    connect: ConnectArgs,
+    client: ClientArgs,
+    /// How long a node that is away or overloaded is asked again
+    #[arg(long, value_name = "SECONDS", default_value_t = RETRY_S_DEFAULT)]
+    retry_s: u64,
 }
 
 const HELP: &str = "\
@@ -119,12 +122,23 @@ struct Page {
     next_page_token: Option<String>,
 }
 
-/// Prints what is asked for to `out`. A reader that goes away (`| head`) ends it without an error.
+impl From<QueryError> for CliError {
+    fn from(error: QueryError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+/// Prints what is asked for. A reader that goes away (`| head`) ends it without an error.
 ///
 /// # Errors
-/// [`QueryError`] where the node does not answer or the output cannot be written.
-pub async fn run(args: QueryArgs, environment: &Credentials, out: &mut dyn Write) -> Result<(), QueryError> {
-    let connection = Connection::new(&args.connect, environment, Purpose::Read)?;
+/// [`CliError`] where the node does not answer or the output cannot be written.
+pub async fn run(args: QueryArgs) -> Result<(), CliError> {
+    let connection = Connection::new(args.client.client(Use::Read)?, args.retry_s).map_err(QueryError::from)?;
+    let mut out = BufWriter::new(std::io::stdout());
+    Ok(query(args, connection, &mut out).await?)
+}
+
+async fn query(args: QueryArgs, connection: Connection, out: &mut dyn Write) -> Result<(), QueryError> {
     let default = if std::io::stdout().is_terminal() { OutputFormat::Table } else { OutputFormat::Ndjson };
     let mut printer = Printer::new(args.kind, &args.timeframe, args.format.unwrap_or(default));
     match print(&args, &connection, &mut printer, out).await {
@@ -309,9 +323,8 @@ mod tests {
         query: QueryArgs,
     }
 
-    fn args(words: &[&str], stub: &Stub) -> QueryArgs {
-        let line = Line::try_parse_from([&["query"], words].concat()).unwrap();
-        QueryArgs { connect: stub.args(), ..line.query }
+    fn args(words: &[&str]) -> QueryArgs {
+        Line::try_parse_from([&["query"], words].concat()).unwrap().query
     }
 
     const FIRST: &str = r#"{"trades":{"A":[{"t":"2024-01-03T14:30:00Z","x":"Q","p":100.000000001,"s":1,"c":["@","I"],"i":9,"z":"C"}],
@@ -332,14 +345,13 @@ mod tests {
             }
         })
         .await;
-        stub.connection();
         stub
     }
 
     async fn output(words: &[&str], stub: &Stub) -> String {
         let mut out = Vec::new();
-        let args = args(&[&["trades", "A,B", "--start", "2024-01-03T14:30:00+01:00"], words].concat(), stub);
-        run(args, &Credentials::default(), &mut out).await.unwrap();
+        let args = args(&[&["trades", "A,B", "--start", "2024-01-03T14:30:00+01:00"], words].concat());
+        query(args, stub.connection(), &mut out).await.unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -373,17 +385,16 @@ mod tests {
             false => Reply::json(400, r#"{"code":40000000,"message":"invalid timeframe"}"#),
         })
         .await;
-        stub.connection();
         let query =
-            |timeframe| args(&["bars", "A", "--timeframe", timeframe, "--desc", "--format", "table"], &stub);
+            |timeframe| args(&["bars", "A", "--timeframe", timeframe, "--desc", "--format", "table"]);
         let mut out = Vec::new();
-        run(query("1Day"), &Credentials::default(), &mut out).await.unwrap();
+        query(of("1Day"), stub.connection(), &mut out).await.unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap().split_whitespace().collect::<Vec<_>>().join(" "),
             "S t o h l c v n vw"
         );
         let error =
-            run(query("2Day"), &Credentials::default(), &mut Vec::new()).await.unwrap_err().to_string();
+            query(of("2Day"), stub.connection(), &mut Vec::new()).await.unwrap_err().to_string();
         assert!(error.contains("400: invalid timeframe"), "{error}");
     }
 
@@ -404,8 +415,8 @@ mod tests {
         let stub = two_pages().await;
         for format in ["csv", "ndjson", "table"] {
             let args =
-                args(&["trades", "A,B", "--start", "2024-01-03T14:30:00+01:00", "--format", format], &stub);
-            run(args, &Credentials::default(), &mut Closed).await.unwrap();
+                args(&["trades", "A,B", "--start", "2024-01-03T14:30:00+01:00", "--format", format]);
+            query(args, stub.connection(), &mut Closed).await.unwrap();
         }
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::client::{ConnectArgs, Connection, Purpose};
+use super::client::{Connection, RETRY_S_DEFAULT};
 use super::files::{Entry, FILES_HELP, FileArgs};
-use super::posting::{Batch, Completion, PostError, Poster, Tally, batches, open};
+use super::posting::{Batch, PostError, Poster, Tally, batches, open};
 use super::progress::Progress;
-use crate::config::Credentials;
+use super::{CliError, ClientArgs, Use};
 use crate::market::{Nanos, Price};
 use crate::wire::{ReadLimits, json};
 
@@ -29,7 +29,10 @@ pub struct ReplayArgs {
     #[command(flatten)]
     file: FileArgs,
     #[command(flatten)]
-    connect: ConnectArgs,
+    client: ClientArgs,
+    /// How long a node that is away or overloaded is asked again
+    #[arg(long, value_name = "SECONDS", default_value_t = RETRY_S_DEFAULT)]
+    retry_s: u64,
     /// How many times faster than recorded, such as 1, 0.5 or 100
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
     speed: Speed,
@@ -88,16 +91,16 @@ impl Schedule {
     }
 }
 
-/// Replays a file; the summary goes to `out`.
+/// Replays a file; the summary goes to standard output.
 ///
 /// # Errors
-/// [`PostError`] where the file cannot be read or the node does not take it.
-pub async fn run(
-    args: ReplayArgs,
-    environment: &Credentials,
-    out: &mut dyn Write,
-) -> Result<Completion, PostError> {
-    let connection = Connection::new(&args.connect, environment, Purpose::Write)?;
+/// [`CliError`] where the file cannot be read, or the node does not take all of it.
+pub async fn run(args: ReplayArgs) -> Result<(), CliError> {
+    let connection = Connection::new(args.client.client(Use::Write)?, args.retry_s).map_err(PostError::from)?;
+    Ok(replay(args, connection, &mut std::io::stdout()).await?)
+}
+
+async fn replay(args: ReplayArgs, connection: Connection, out: &mut dyn Write) -> Result<(), PostError> {
     let file = open(args.file).await?;
     let mut replay = Replay {
         poster: Poster::new(connection, &file, false),
@@ -215,7 +218,6 @@ mod tests {
             Reply::json(200, r#"{"accepted":1,"refused":0}"#)
         })
         .await;
-        stub.connection();
         let line = Line::try_parse_from([
             "replay",
             path.to_str().unwrap(),
@@ -225,10 +227,9 @@ mod tests {
             "30",
         ])
         .unwrap();
-        let args = ReplayArgs { connect: stub.args(), ..line.replay };
         let mut out = Vec::new();
-        let done = run(args, &Credentials::default(), &mut out).await.unwrap();
-        assert_eq!(done, Completion::Partly);
+        let partly = replay(line.replay, stub.connection(), &mut out).await.unwrap_err();
+        assert!(matches!(partly, PostError::Partly { refused: 1, entries: 4, .. }), "{partly}");
         // The last is due 300 ms after the others, which go together.
         assert_eq!(*seen.lock().unwrap(), [("0".to_owned(), 3), ("3".to_owned(), 1)]);
         assert!(String::from_utf8(out).unwrap().contains("replayed 4 lines"));

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::client::{ConnectArgs, Connection, Purpose};
-use crate::config::Credentials;
+use super::Client;
+use super::client::Connection;
 
 /// A request as it came.
 pub(super) struct Request {
@@ -80,20 +80,16 @@ impl Stub {
         Self { url }
     }
 
-    pub(super) fn args(&self) -> ConnectArgs {
-        ConnectArgs {
-            url: Some(self.url.clone()),
-            key_id: Some("id".to_owned()),
-            secret: Some("secret".to_owned()),
-            ready_file: None,
-            retry_s: 60,
-        }
-    }
-
-    pub(super) fn connection(&self) -> Connection {
+    /// The address and a key.
+    pub(super) fn client(&self) -> Client {
         // Another test may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        Connection::new(&self.args(), &Credentials::default(), Purpose::Write).unwrap().hurried()
+        Client { url: self.url.clone(), key_id: "id".to_owned(), secret: "secret".into() }
+    }
+
+    /// A connection that hurries.
+    pub(super) fn connection(&self) -> Connection {
+        Connection::new(self.client(), 60).unwrap().hurried()
     }
 }
 

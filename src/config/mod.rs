@@ -20,5 +20,5 @@ mod load;
 mod env;
 
 pub use env::{Credentials, env_credentials, environment};
-pub use load::{ConfigError, Effective, Layers, Loaded, Source};
+pub use load::{ConfigError, DEFAULTS, Effective, Layers, Loaded, Source};
 pub use sections::{Access, Config, Demo, History, Http, Ingest, LogFormat, Node, Store, Tape, Telemetry};

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use toml::Value;
 
 /// What a value must be.
@@ -21,8 +23,8 @@ pub(super) enum Rule {
     OneOf(&'static [&'static str]),
     /// Directives of the log filter.
     LogFilter,
-    /// 64 hex digits, or nothing.
-    HexKey,
+    /// 32 bytes as base64url, or nothing.
+    SealKey,
 }
 
 const KIB: i64 = 1 << 10;
@@ -73,9 +75,13 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("tape.held_bytes_max", Rule::Number(MIB, 64 * GIB)),
     ("tape.requests_bytes_max", Rule::Number(MIB, 64 * GIB)),
     ("tape.requests_minutes", Rule::Number(1, 1_440)),
-    ("store.seal_key", Rule::HexKey),
-    ("store.segment_bytes", Rule::Number(64 * KIB, 4 * GIB)),
-    ("store.tape_hours", Rule::Number(1, 24 * 365)),
+    ("store.seal_key", Rule::SealKey),
+    ("store.segment_bytes", Rule::Number(64 * KIB, GIB)),
+    ("store.append_queue_bytes_max", Rule::Number(MIB, 16 * GIB)),
+    ("store.index_cache_bytes_max", Rule::Number(MIB, 16 * GIB)),
+    ("store.records_bytes_max", Rule::Number(MIB, 16 * GIB)),
+    ("store.block_cache_bytes", Rule::Number(MIB, 1_024 * GIB)),
+    ("store.tape_hours", Rule::Number(0, 24 * 365)),
     ("store.low_space_percent", Rule::Number(0, 90)),
     ("store.call_ms", Rule::Number(100, HOUR_MS)),
     ("history.linger_ms", Rule::Number(100, HOUR_MS)),
@@ -131,8 +137,8 @@ impl Rule {
             (Self::LogFilter, Value::String(text)) => {
                 !text.is_empty() && text.parse::<tracing_subscriber::filter::Targets>().is_ok()
             }
-            (Self::HexKey, Value::String(text)) => {
-                text.is_empty() || (text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            (Self::SealKey, Value::String(text)) => {
+                text.is_empty() || URL_SAFE_NO_PAD.decode(text).is_ok_and(|key| key.len() == 32)
             }
             _ => false,
         }
@@ -154,12 +160,12 @@ impl Rule {
             Self::LogFilter => "a level (error, warn, info, debug, trace) or directives such as \
                  \"info,tapeline::http=debug\""
                 .to_owned(),
-            Self::HexKey => "64 hex digits (32 bytes), or empty".to_owned(),
+            Self::SealKey => "43 characters of base64url (32 bytes), or empty".to_owned(),
         }
     }
 
     /// Whether the value is never shown.
     pub(super) const fn is_secret(self) -> bool {
-        matches!(self, Self::HexKey)
+        matches!(self, Self::SealKey)
     }
 }

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
 /// The whole configuration of a node.
@@ -84,7 +86,7 @@ pub struct Http {
     /// Time for a whole request.
     pub request_ms: u64,
     /// Answers smaller than this are not compressed.
-    pub compress_bytes_min: u16,
+    pub compress_bytes_min: u64,
 }
 
 /// What a request of ticks may hold.
@@ -137,17 +139,34 @@ pub struct Tape {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// Key of the envelope around all stored bytes, 64 hex digits; none: made at first start.
+    /// Key of the envelope around all stored bytes, base64url; none: made at first start.
     #[serde(deserialize_with = "secret")]
     pub seal_key: Option<SecretString>,
     /// Size of a segment of a tape.
-    pub segment_bytes: u64,
+    pub segment_bytes: u32,
+    /// Frames that wait for the disk.
+    pub append_queue_bytes_max: usize,
+    /// Indexes of finished segments in memory.
+    pub index_cache_bytes_max: usize,
+    /// Small rows in memory.
+    pub records_bytes_max: usize,
+    /// Cache of blocks.
+    pub block_cache_bytes: u64,
     /// How long tapes are kept.
     pub tape_hours: u64,
     /// Free space of the disk below which the node warns.
     pub low_space_percent: u64,
     /// Deadline of a call to the store.
     pub call_ms: u64,
+}
+
+impl Store {
+    /// The bytes of the given seal key, if one is given.
+    #[must_use]
+    pub fn seal_secret(&self) -> Option<[u8; 32]> {
+        let text = self.seal_key.as_ref()?.expose_secret();
+        URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+    }
 }
 
 /// Keeper and reader.

@@ -31,8 +31,8 @@ pub struct KeeperConfig {
     pub block_rows_max: usize,
     /// Before a put that failed is tried again.
     pub retry_ms: u64,
-    /// The most puts of blocks under way for a shard.
-    pub puts_max: usize,
+    /// The most ticks of one put, whose blocks are durable together.
+    pub put_rows_max: usize,
 }
 
 impl Default for KeeperConfig {
@@ -43,7 +43,7 @@ impl Default for KeeperConfig {
             flush_rows: 65_536,
             block_rows_max: 4_096,
             retry_ms: 1_000,
-            puts_max: 16,
+            put_rows_max: 32_768,
         }
     }
 }
@@ -105,10 +105,10 @@ pub enum KeeperEffect {
         shard: u8,
         /// Names the put within the shard.
         put: u64,
-        /// The bucket.
-        key: BucketKey,
-        /// The blocks.
-        blocks: Vec<Block>,
+        /// The shard's running number of blocks, these included.
+        count: u64,
+        /// The blocks of each bucket.
+        buckets: Vec<(BucketKey, Vec<Block>)>,
     },
     /// Put the shard's mark into the own region's marks, then call [`Keeper::mark_put`].
     PutMark {
@@ -121,15 +121,16 @@ pub enum KeeperEffect {
 
 #[derive(Clone, Debug)]
 struct Put {
-    key: BucketKey,
-    blocks: Vec<Block>,
+    count: u64,
+    rows: usize,
+    buckets: Vec<(BucketKey, Vec<Block>)>,
 }
 
 /// A flush of a shard: blocks, then the mark.
 #[derive(Debug)]
 struct Flush {
     waiting: VecDeque<(u64, Put)>,
-    sent: BTreeMap<u64, Put>,
+    sent: Option<(u64, Put)>,
     mark: Mark,
     mark_sent: bool,
     mark_done: bool,
@@ -237,31 +238,41 @@ impl Keeper {
         for ((key, kind), rows) in groups {
             let blocks = cut(kind, rows, self.config.block_rows_max);
             shard.blocks += blocks.len() as u64;
+            let rows: usize = blocks.iter().map(|block| block.rows.len()).sum();
+            let count = shard.blocks;
             match waiting.back_mut() {
-                Some((_, put)) if put.key == key => put.blocks.extend(blocks),
+                Some((_, put)) if put.rows + rows <= self.config.put_rows_max => {
+                    (put.rows, put.count) = (put.rows + rows, count);
+                    match put.buckets.last_mut() {
+                        Some((last, held)) if *last == key => held.extend(blocks),
+                        _ => put.buckets.push((key, blocks)),
+                    }
+                }
                 _ => {
                     self.puts += 1;
-                    waiting.push_back((self.puts, Put { key, blocks }));
+                    waiting.push_back((self.puts, Put { count, rows, buckets: vec![(key, blocks)] }));
                 }
             }
         }
         let mark = Mark { position, blocks: shard.blocks };
-        let sent = BTreeMap::new();
         shard.flush =
-            Some(Flush { waiting, sent, mark, mark_sent: false, mark_done: false, again: now.mono });
+            Some(Flush { waiting, sent: None, mark, mark_sent: false, mark_done: false, again: now.mono });
     }
 
     fn advance(&mut self, number: u8, now: Now, effects: &mut Vec<KeeperEffect>) {
         let Some(shard) = self.shards.get_mut(usize::from(number)) else { return };
         let Some(flush) = shard.flush.as_mut().filter(|flush| flush.again <= now.mono) else { return };
         let marked = self.rules.blocks_first || flush.mark_done;
-        while marked && flush.sent.len() < self.config.puts_max {
-            let Some((put, of)) = flush.waiting.pop_front() else { break };
-            let (key, blocks) = (of.key, of.blocks.clone());
-            flush.sent.insert(put, of);
-            effects.push(KeeperEffect::PutBlocks { shard: number, put, key, blocks });
+        // One put at a time, in their order: the store's count then never runs ahead of its blocks.
+        if marked
+            && flush.sent.is_none()
+            && let Some((put, of)) = flush.waiting.pop_front()
+        {
+            let (count, buckets) = (of.count, of.buckets.clone());
+            flush.sent = Some((put, of));
+            effects.push(KeeperEffect::PutBlocks { shard: number, put, count, buckets });
         }
-        let written = flush.waiting.is_empty() && flush.sent.is_empty();
+        let written = flush.waiting.is_empty() && flush.sent.is_none();
         if (written || !self.rules.blocks_first) && !flush.mark_sent && !flush.mark_done {
             flush.mark_sent = true;
             effects.push(KeeperEffect::PutMark { shard: number, mark: flush.mark.clone() });
@@ -278,10 +289,10 @@ impl Keeper {
         let retry = now.mono.after(self.config.retry_ms);
         let flush = self.shards.get_mut(usize::from(number)).and_then(|shard| shard.flush.as_mut());
         if let Some(flush) = flush
-            && let Some(of) = flush.sent.remove(&put)
+            && let Some(of) = flush.sent.take_if(|(sent, _)| *sent == put)
             && !durable
         {
-            flush.waiting.push_back((put, of));
+            flush.waiting.push_front(of);
             flush.again = retry;
         }
         self.advance(number, now, &mut effects);

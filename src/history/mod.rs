@@ -1,3 +1,71 @@
-//! History: keeper, reader, pages.
+//! History: what was stored, read back as one series in one order.
+//!
+//! [`merge`] makes one sequence of any copies of a series (tail and blocks, in any
+//! duplication), [`amend`] applies corrections and cancels to trades, [`page`] is the token
+//! by which a client reads on, [`Reader`] does the reading over the doors of `store` and
+//! makes bars of what it reads.
+//!
+//! Numbers: a page is at most 10,000 data points over all symbols. A read holds at most twice
+//! the rows it was asked for, all ticks of one nanosecond, and one page of blocks as stored
+//! ([`ReadLimits::blocks_bytes_max`]); it ends a page early rather than read more than
+//! [`ReadLimits::page_read_bytes_max`] stored bytes for it.
+//!
+//! Promises: the tail is read before the blocks, so that no tick is missed that moves from
+//! one to the other meanwhile; one tick an id; the total order (event time, order, id); a page
+//! that starts inside ticks of one nanosecond goes on exactly where the last one ended; what
+//! is damaged is an error by name and never a wrong price.
 
+pub mod amend;
+mod bars;
+mod incomplete;
 pub mod keeper;
+pub mod merge;
+pub mod page;
+mod reader;
+mod symbols;
+pub mod tasks;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use amend::Entry;
+pub use merge::Key;
+pub use page::{Cursor, PageToken, Resume};
+pub use reader::{BarQuery, BarSpan, Page, ReadError, ReadLimits, Reader, TickQuery};
+pub use symbols::SymbolPage;
+
+use crate::market::{Row, Series};
+use crate::seal::SealKey;
+use crate::store::{BlockKey, BucketKey, Span};
+use crate::tape::{CatchingUp, WaitToken};
+
+/// The tail as readers see it.
+#[async_trait]
+pub trait TailDoor: Send + Sync + 'static {
+    /// The ticks of a series in a span of event time, in any order, copies included, taken in
+    /// one step. It holds every tick of the node's position that was not in a block when it
+    /// was taken.
+    ///
+    /// # Errors
+    /// [`CatchingUp`] where it cannot promise that.
+    fn snapshot(&self, series: Series, span: &Span) -> Result<Vec<Row>, CatchingUp>;
+
+    /// At most `limit` series that have ticks in the tail, ascending, from `from` on.
+    fn series_from(&self, from: Series, limit: usize) -> Vec<Series>;
+
+    /// Waits until the node's position covers all that the token names, at most `deadline`;
+    /// answers whether it does.
+    async fn wait_for(&self, token: &WaitToken, deadline: Duration) -> bool;
+}
+
+/// The full key of a block's row, under which its table is sealed.
+#[must_use]
+pub fn block_seal_key(bucket: &BucketKey, block: &BlockKey) -> SealKey {
+    SealKey::new("block")
+        .part(bucket.symbol.padded())
+        .part(&bucket.bucket.0.to_be_bytes())
+        .part(&[block.kind.number()])
+        .part(&block.first.0.to_be_bytes())
+        .part(&block.id)
+}

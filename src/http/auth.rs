@@ -1,28 +1,41 @@
-//! Who makes a request: extractors for handlers.
+//! Who makes a request: the layer in front of all routes, and extractors for handlers.
 //!
-//! The layer in front of all routes looks at the three header styles, asks the keys, counts
-//! the key's rate and leaves the [`Identity`] with the request. A handler takes
-//! [`Subscriber`] or [`Producer`], which refuses who lacks the scope.
+//! A key is shown in one of three header styles: `APCA-API-KEY-ID` with `APCA-API-SECRET-KEY`,
+//! `Authorization: Bearer ID.SECRET`, or `Authorization: Basic base64(ID:SECRET)`. The layer
+//! refuses a key that is not good, counts the rate of one that is, and leaves its
+//! [`Identity`] with the request. A handler takes [`Subscriber`] or [`Producer`], which
+//! refuses who shows no key or lacks the scope.
 
-use axum::extract::FromRequestParts;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
+use super::Gate;
 use super::error::ApiError;
 use crate::access::{Identity, Scope};
 
+const KEY_ID: &str = "apca-api-key-id";
+const SECRET: &str = "apca-api-secret-key";
+
 /// Who may read market data (scope `md:read`).
 #[derive(Clone, Debug)]
-pub struct Subscriber(pub Identity);
+pub struct Subscriber(pub Arc<Identity>);
 
 /// Who may post ticks (scope `ticks:write`).
 #[derive(Clone, Debug)]
-pub struct Producer(pub Identity);
+pub struct Producer(pub Arc<Identity>);
 
 impl<S: Sync> FromRequestParts<S> for Subscriber {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        identity(parts, Scope::MarketDataRead).map(Self)
+        permitted(parts, Scope::MarketDataRead).map(Self)
     }
 }
 
@@ -30,18 +43,159 @@ impl<S: Sync> FromRequestParts<S> for Producer {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        identity(parts, Scope::TicksWrite).map(Self)
+        permitted(parts, Scope::TicksWrite).map(Self)
     }
 }
 
-fn identity(parts: &Parts, scope: Scope) -> Result<Identity, ApiError> {
-    let identity = parts.extensions.get::<Identity>();
-    let identity = identity.ok_or_else(|| ApiError::new(axum::http::StatusCode::UNAUTHORIZED, "no key"))?;
-    if !identity.may(scope) {
-        return Err(ApiError::new(
-            axum::http::StatusCode::FORBIDDEN,
-            format!("this key has no scope {scope}"),
-        ));
+fn permitted(parts: &Parts, scope: Scope) -> Result<Arc<Identity>, ApiError> {
+    let identity = parts.extensions.get::<Arc<Identity>>().ok_or_else(|| unauthorized(parts.uri.path()))?;
+    if identity.may(scope) { Ok(Arc::clone(identity)) } else { Err(without_scope(scope)) }
+}
+
+/// 403: the key is good and may not do this.
+pub(super) fn without_scope(scope: Scope) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, format!("this key may not do that: it lacks the scope {scope}"))
+        .with("reason", "scope")
+        .with("expected", scope.name())
+}
+
+/// No key, or not a good one: 401 with the ways to show one, on Alpaca's paths 403 as Alpaca does.
+pub(super) fn unauthorized(path: &str) -> ApiError {
+    if is_alpaca(path) {
+        return ApiError::new(StatusCode::FORBIDDEN, "forbidden.");
     }
-    Ok(identity.clone())
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        "a key is needed: APCA-API-KEY-ID and APCA-API-SECRET-KEY, or Authorization: Basic or Bearer",
+    )
+    .with("reason", "key")
+    .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tapeline\""))
+}
+
+/// 429, in Alpaca's words.
+pub(super) fn too_many(retry_after_s: u64) -> ApiError {
+    ApiError::too_many_requests("too many requests.", retry_after_s)
+}
+
+/// Whether a path belongs to Alpaca's API.
+fn is_alpaca(path: &str) -> bool {
+    path.starts_with("/v2/")
+}
+
+/// What a request shows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    Nothing,
+    Malformed,
+    Key {
+        id: String,
+        secret: String,
+    },
+    /// A bearer token without a dot: not of a key.
+    Token(String),
+}
+
+impl Shown {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        Self::read(headers).unwrap_or(Self::Malformed)
+    }
+
+    fn read(headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &str| headers.get(name).map(|value| value.to_str().map(str::to_owned));
+        match (text(KEY_ID), text(SECRET)) {
+            (Some(id), Some(secret)) => return Some(Self::Key { id: id.ok()?, secret: secret.ok()? }),
+            (None, None) => {}
+            _ => return None,
+        }
+        let Some(value) = headers.get(header::AUTHORIZATION) else { return Some(Self::Nothing) };
+        let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
+        let rest = rest.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(match rest.split_once('.') {
+                Some((id, secret)) => Self::Key { id: id.to_owned(), secret: secret.to_owned() },
+                None => Self::Token(rest.to_owned()),
+            });
+        }
+        if scheme.eq_ignore_ascii_case("basic") {
+            let decoded = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+            let (id, secret) = decoded.split_once(':')?;
+            return Some(Self::Key { id: id.to_owned(), secret: secret.to_owned() });
+        }
+        None
+    }
+}
+
+/// Refuses a key that is not good or comes too often; a request without one goes on without an
+/// identity. The identity and the key's allowance are left with the answer as well, for the
+/// rate headers and the log.
+pub(super) async fn identify(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let admitted = match Shown::of(request.headers()) {
+        Shown::Nothing => return next.run(request).await,
+        Shown::Key { id, secret } => gate.keys.admit(&id, &secret, (gate.clock)()),
+        Shown::Malformed | Shown::Token(_) => Err(crate::access::Denied),
+    };
+    let Ok((identity, allowance)) = admitted else {
+        gate.metrics.http_refused.with_label_values(&["key"]).inc();
+        return unauthorized(request.uri().path()).into_response();
+    };
+    let mut response = match allowance.retry_after_s {
+        Some(seconds) => {
+            gate.metrics.http_refused.with_label_values(&["key_rate"]).inc();
+            too_many(seconds).into_response()
+        }
+        None => {
+            request.extensions_mut().insert(Arc::clone(&identity));
+            next.run(request).await
+        }
+    };
+    response.extensions_mut().insert(identity);
+    response.extensions_mut().insert(allowance);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(headers: &[(&'static str, &str)]) -> Shown {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, HeaderValue::from_str(value).unwrap());
+        }
+        Shown::of(&map)
+    }
+
+    #[test]
+    fn three_header_styles_show_a_key() {
+        let key = Shown::Key { id: "TLID".to_owned(), secret: "se_-cret".to_owned() };
+        let basic = format!("Basic {}", STANDARD.encode("TLID:se_-cret"));
+        let styles: [&[(&'static str, &str)]; 5] = [
+            &[("apca-api-key-id", "TLID"), ("apca-api-secret-key", "se_-cret")],
+            &[("authorization", "Bearer TLID.se_-cret")],
+            &[("authorization", "bearer  TLID.se_-cret")],
+            &[("authorization", &basic)],
+            &[("apca-api-key-id", "TLID"), ("apca-api-secret-key", "se_-cret"), ("authorization", "Basic !")],
+        ];
+        for headers in styles {
+            assert_eq!(shown(headers), key, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn what_shows_no_key_is_told_apart() {
+        assert_eq!(shown(&[]), Shown::Nothing);
+        assert_eq!(shown(&[("authorization", "Bearer abc")]), Shown::Token("abc".to_owned()));
+        let no_colon = format!("Basic {}", STANDARD.encode("TLID"));
+        let malformed: [&[(&'static str, &str)]; 6] = [
+            &[("apca-api-key-id", "TLID")],
+            &[("apca-api-secret-key", "x")],
+            &[("authorization", "Basic !!!")],
+            &[("authorization", &no_colon)],
+            &[("authorization", "Digest abc")],
+            &[("authorization", "Bearer")],
+        ];
+        for headers in malformed {
+            assert_eq!(shown(headers), Shown::Malformed, "{headers:?}");
+        }
+    }
 }

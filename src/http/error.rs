@@ -4,11 +4,13 @@
 //! "expected": "…", "outcome": "…"}`: code and message always, the others where they apply.
 //! The code is the status times 100,000 plus a number, as Alpaca does it.
 
-use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
+use crate::access::AccessError;
+use crate::history::ReadError;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// An answer that is no success.
@@ -18,18 +20,18 @@ pub struct ApiError {
     number: u32,
     message: String,
     details: Vec<(&'static str, Value)>,
-    retry_after_s: Option<u64>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// A handler's result.
 pub type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
-    /// An error with this status and message. For 429 and 503 use [`Self::too_many`] and
-    /// [`Self::unavailable`], which say when to come again.
+    /// An error with this status and message. For 429 and 503 use [`Self::too_many_requests`]
+    /// and [`Self::unavailable`], which say when to come again.
     #[must_use]
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, number: 0, message: message.into(), details: Vec::new(), retry_after_s: None }
+        Self { status, number: 0, message: message.into(), details: Vec::new(), headers: Vec::new() }
     }
 
     /// 400 with a message of Alpaca's style, such as `invalid symbol: X`.
@@ -69,9 +71,17 @@ impl ApiError {
     /// 503 with a reason such as `overloaded`, and after how many seconds to come again.
     #[must_use]
     pub fn unavailable(reason: &str, message: impl Into<String>, retry_after_s: u64) -> Self {
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with("reason", reason);
-        error.retry_after_s = Some(retry_after_s.max(1));
-        error
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message).with("reason", reason).come_again(retry_after_s)
+    }
+
+    /// 429, and after how many seconds to come again.
+    #[must_use]
+    pub fn too_many_requests(message: impl Into<String>, retry_after_s: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, message).with("reason", "rate").come_again(retry_after_s)
+    }
+
+    fn come_again(self, seconds: u64) -> Self {
+        self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
     }
 
     /// 503: it may have happened; the same request again is safe and tells.
@@ -101,6 +111,13 @@ impl ApiError {
         self
     }
 
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
     /// The status.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
@@ -123,9 +140,11 @@ impl IntoResponse for ApiError {
         for (name, value) in self.details {
             body.insert(name.to_owned(), value);
         }
-        let mut response = (self.status, Json(Value::Object(body))).into_response();
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let mut response = Response::new(Body::from(Value::Object(body).to_string()));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
         }
         response
     }
@@ -137,13 +156,40 @@ impl From<StoreError> for ApiError {
             StoreErrorKind::Unknown => Self::unavailable("store", "the store did not answer in time", 1),
             StoreErrorKind::Refused => Self::unavailable("store", error.detail, 5),
             StoreErrorKind::Invalid => Self::internal(&error.detail),
-            StoreErrorKind::Corrupt => {
-                tracing::error!(detail = error.detail, "stored data is damaged");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "stored data is damaged; run tapeline verify")
-                    .with("reason", "corrupt")
-            }
+            StoreErrorKind::Corrupt => corrupt(&error.detail),
         }
     }
+}
+
+impl From<AccessError> for ApiError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Store(error) => error.into(),
+            AccessError::NoSuchKey(_) => Self::not_found(error.to_string()).with("reason", "no_such_key"),
+            AccessError::Invalid { field, ref expected } => {
+                Self::bad_request(error.to_string()).with("field", field).with("expected", expected.as_str())
+            }
+            AccessError::Full(_) => Self::unprocessable("keys_max", error.to_string()),
+            AccessError::Damaged(detail) => corrupt(&detail),
+            AccessError::NoRandomness(_) => Self::internal(&error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::CatchingUp => Self::unavailable("catching_up", "history catching up", 1),
+            ReadError::Corrupt(detail) => corrupt(&detail),
+            ReadError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn corrupt(detail: &str) -> ApiError {
+    tracing::error!(detail, "stored data is damaged");
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "stored data is damaged; run tapeline verify")
+        .with("reason", "corrupt")
 }
 
 /// At most 64 characters of what a client sent.

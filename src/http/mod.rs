@@ -1,23 +1,58 @@
 //! The HTTP doors.
 //!
-//! Sub-routers are `ticks::routes()`, `alpaca::routes()` and `symbols::routes()`, each a
-//! `Router<Arc<App>>`; handlers take `State<Arc<App>>`.
+//! The public door serves Alpaca's market data v2 (`/v2/…`, to the byte, so that its SDKs work
+//! unmodified) and the platform's own v1; the admin door, on an address of its own, serves
+//! health, metrics and administration. What every request passes, from the outside in:
+//!
+//! | where | what | refused as |
+//! |---|---|---|
+//! | [`server`] | connections in all and a source; time and size of headers | closed |
+//! | [`layers`] | request id, rate of an address, time, log, metrics | 429, 504 |
+//! | | panics, answers that are not JSON yet | 500 |
+//! | [`auth`] | the key in one of three header styles, its rate | 401 (403 on `/v2`), 429 |
+//! | [`limits`] | requests in flight, time and size of bodies | 503, 408, 413 |
+//! | handlers | scope, parameters | 403, 4xx |
+//!
+//! It promises: every answer that is no success is the one JSON envelope ([`error`]); every
+//! answer has `X-Request-ID` and the rate headers; `Retry-After` is on 429 and 503 alone; never
+//! a redirect; no secret in a log or an answer. One exception: what is not HTTP at all, or whose
+//! headers are too large, is answered by the protocol layer without a body.
+//!
+//! A sub-router is a `routes() -> Router<Arc<App>>`; its handlers take `State<Arc<App>>` and
+//! [`auth::Subscriber`] or [`auth::Producer`].
 
 use std::sync::Arc;
 
+use axum::Router;
+use secrecy::SecretString;
+use tokio::sync::Semaphore;
+
+use crate::access::{Audit, Keys, MonoClock, SourceLimiter};
 use crate::config::Config;
+use crate::history::Reader;
+use crate::ingest::Intake;
 use crate::market::Nanos;
 use crate::telemetry::{Health, Metrics};
 
+pub mod alpaca;
 pub mod auth;
 pub mod error;
+mod inflate;
+pub mod layers;
+pub mod limits;
+pub mod openapi;
+pub mod ops;
+pub mod server;
+pub mod symbols;
+pub mod ticks;
+pub mod types;
 
 pub use error::{ApiError, ApiResult};
 
 /// The wall clock, passed in.
 pub type Clock = Arc<dyn Fn() -> Nanos + Send + Sync>;
 
-/// What every request passes: limits, keys, logs. Shared by the public and the admin door.
+/// What every request passes: limits, keys, logs. Both doors share one.
 pub struct Gate {
     /// The configuration.
     pub config: Arc<Config>,
@@ -25,12 +60,72 @@ pub struct Gate {
     pub metrics: Arc<Metrics>,
     /// Health.
     pub health: Arc<Health>,
+    /// Keys.
+    pub keys: Arc<Keys>,
+    /// Audit.
+    pub audit: Arc<Audit>,
     /// The wall clock.
     pub clock: Clock,
+    /// The monotonic clock.
+    pub mono: MonoClock,
+    /// The rate of addresses; the node sweeps it now and then.
+    pub sources: SourceLimiter,
+    /// The token of this boot that opens the admin door to whoever can read the node file.
+    pub admin_token: SecretString,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Gate {
+    /// A gate with the limits of this configuration.
+    #[must_use]
+    pub fn new(parts: GateParts) -> Self {
+        let GateParts { config, metrics, health, keys, audit, clock, mono, admin_token } = parts;
+        let http = &config.http;
+        let sources = SourceLimiter::new(http.source_requests_per_minute, http.sources_max, mono.clone());
+        let in_flight = Arc::new(Semaphore::new(http.requests_in_flight_max));
+        Self { sources, in_flight, config, metrics, health, keys, audit, clock, mono, admin_token }
+    }
+}
+
+/// What a [`Gate`] is made of.
+pub struct GateParts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Health.
+    pub health: Arc<Health>,
+    /// Keys.
+    pub keys: Arc<Keys>,
+    /// Audit.
+    pub audit: Arc<Audit>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// The monotonic clock.
+    pub mono: MonoClock,
+    /// A random token, new at each boot.
+    pub admin_token: SecretString,
 }
 
 /// The world of a handler: the gate and the doors behind it.
 pub struct App {
     /// What every request passes.
     pub gate: Arc<Gate>,
+    /// Ticks in.
+    pub intake: Arc<Intake>,
+    /// Where history comes from.
+    pub reader: Arc<Reader>,
+}
+
+/// The public door.
+pub fn router(app: Arc<App>) -> Router {
+    let gate = Arc::clone(&app.gate);
+    let routes = Router::new().merge(ticks::routes()).merge(alpaca::routes()).merge(symbols::routes());
+    layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
+}
+
+/// The admin door.
+pub fn admin_router(gate: Arc<Gate>) -> Router {
+    let routes = ops::routes().with_state(Arc::clone(&gate));
+    layers::guarded(routes, gate, layers::Door::Admin)
 }

@@ -1,1 +1,85 @@
-//! Verdicts on ticks, and acceptance of requests.
+//! Taking ticks in: from the bytes of a request to rows that are durable, and its answer.
+//!
+//! [`Intake::begin`] admits a request, [`Taking::feed`] takes its decompressed bytes as they
+//! arrive, [`Taking::finish`] hands what is good to the tape and waits for it to be durable.
+//! Nothing is stored before the whole body has been read: a body that turns out unreadable
+//! leaves nothing behind.
+//!
+//! - **Verdicts.** A bad tick is refused by name and the others go on. A verdict depends on the
+//!   tick, the static rules of [`verdict`] and, for the bound on the future, the time.
+//! - **Identity.** The request's key is its `Idempotency-Key`, or the file that numbered lines
+//!   name, or else the hash of its body. A tick's index is its position in the body (of numbered
+//!   lines: its line in the file), whatever became of the ticks before it, so that a repeated
+//!   request makes the same ticks.
+//! - **Memory.** What requests hold is counted in bytes against one budget ([`Admission`]): the
+//!   ticks and refusals decoded so far, and at least what the request announced. A full budget
+//!   refuses at once. Undecoded bytes are one unfinished tick at most.
+//! - **Outcome.** Durable, refused with nothing stored, or unknown. Unknown is never told as one
+//!   of the others: the same request again is safe and tells.
+
+mod admission;
+pub mod verdict;
+mod accept;
+
+use async_trait::async_trait;
+
+use crate::market::{RequestKey, Row};
+use crate::tape::{BodyHash, Refusal, WaitToken};
+
+pub use accept::{Answer, Intake, IntakeConfig, Options, Request, RequestName, TakeError, Taking};
+pub use admission::{Admission, Full, Share};
+
+/// The prefix of the token by which an acknowledged request can be waited for.
+pub const POSITION_PREFIX: &str = "w1.";
+
+/// How far ticks must be durable before the request is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// In this region.
+    #[default]
+    Region,
+    /// In every region. On a node that is the only region this is the same.
+    Global,
+}
+
+/// The accepted ticks of one request.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The request.
+    pub request: RequestKey,
+    /// Its body.
+    pub body: BodyHash,
+    /// History takes the ticks; live streams and latest values do not.
+    pub backfill: bool,
+    /// All ticks in one frame.
+    pub atomic: bool,
+    /// How far they must be durable.
+    pub ack: Ack,
+    /// The ticks, ascending by `origin.index`; of the origin that and `origin.request` are filled in.
+    pub rows: Vec<Row>,
+}
+
+/// Why a batch is not known to be durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Nothing of it is or will be stored.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It may be stored, now or later.
+    #[error("it is not known whether the ticks are stored")]
+    Unknown,
+}
+
+/// This node's tape, as a request sees it.
+#[async_trait]
+pub trait Tape: Send + Sync {
+    /// Whether the node remembers this request with another body.
+    fn is_reused(&self, request: RequestKey, body: BodyHash) -> bool;
+
+    /// Writes a batch. Ok: durable as far as `ack` says. Dropping the future leaves the outcome
+    /// unknown; the same batch again is safe.
+    async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError>;
+}
+
+#[cfg(test)]
+mod tests;

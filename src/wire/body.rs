@@ -122,11 +122,11 @@ impl BodyReader {
                 let used = self.parse(piece, false, each)?;
                 self.pending.extend_from_slice(piece.get(used..).unwrap_or_default());
                 self.passed += used as u64;
-                self.retry_bytes = self.pending.len() * 2;
+                self.retry_bytes = self.retry_at();
             } else {
                 self.feed_behind_pending(piece, each)?;
             }
-            if self.pending.len() > self.limits.tick_bytes_max.max(self.retry_bytes) {
+            if self.pending.len() > self.limits.tick_bytes_max {
                 return Err(self.too_long());
             }
         }
@@ -149,9 +149,16 @@ impl BodyReader {
             bytes.drain(..used);
             self.pending = bytes;
             self.passed += used as u64;
-            self.retry_bytes = self.pending.len() * 2;
+            self.retry_bytes = self.retry_at();
         }
         Ok(())
+    }
+
+    /// Twice what is there, but no later than when it is too long.
+    const fn retry_at(&self) -> usize {
+        let doubled = self.pending.len() * 2;
+        let too_long = self.limits.tick_bytes_max.saturating_add(1);
+        if doubled < too_long { doubled } else { too_long }
     }
 
     /// Ends the body: gives what is left to `each`.

@@ -356,7 +356,7 @@ impl Draft {
                 }
             }
             Slot::Tape => {
-                self.tape = SipTape::parse(text(value)?.as_bytes()).map_err(|error| error.to_string())?
+                self.tape = SipTape::parse(text(value)?.as_bytes()).map_err(|error| error.to_string())?;
             }
             Slot::Exchange(at) => {
                 let code = Exchange::parse(text(value)?.as_bytes()).map_err(|error| error.to_string())?;

@@ -39,3 +39,6 @@ pub mod msgpack;
 pub use body::{BodyError, BodyReader, Format, ReadLimits};
 pub use refusal::{Malformed, Refusal, Verdict};
 pub use shape::Mark;
+
+#[cfg(test)]
+mod tests;

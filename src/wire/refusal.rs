@@ -49,7 +49,7 @@ fn cut(text: &str) -> Box<str> {
 }
 
 /// The bytes are not well formed: what follows cannot be read either.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {offset}: {why}")]
 pub struct Malformed {
     /// Where, counted from 0 at the start of what was read.

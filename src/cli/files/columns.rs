@@ -74,6 +74,15 @@ fn name_of(name: &str) -> &'static str {
     WIRE.iter().find(|field| **field == name).copied().unwrap_or_default()
 }
 
+/// What a field is called in a tick of a kind: the exchange of a quote is that of both sides.
+pub(super) fn names_of(field: Field, kind: &str) -> &'static [&'static str] {
+    match WIRE.iter().position(|name| *name == field.0) {
+        _ if kind == "q" && field.0 == "x" => &["ax", "bx"],
+        Some(at) => WIRE.get(at..=at).unwrap_or_default(),
+        None => &[],
+    }
+}
+
 /// How a field is written in a tick of a kind: `c` is a close in a bar and conditions else.
 pub(super) fn shape_of(field: Field, kind: &str) -> Shape {
     let is_bar = matches!(kind, "b" | "u" | "d");

@@ -90,10 +90,12 @@ impl<R: Read> Rows<R> {
             if cell.is_empty() || is_blank && !matches!(field.0, "x" | "ax" | "bx" | "c" | "oc" | "cc") {
                 continue;
             }
-            line.extend_from_slice(b",\"");
-            line.extend_from_slice(field.0.as_bytes());
-            line.extend_from_slice(b"\":");
-            write_cell(columns::shape_of(field, kind), cell, &mut line);
+            for name in columns::names_of(field, kind) {
+                line.extend_from_slice(b",\"");
+                line.extend_from_slice(name.as_bytes());
+                line.extend_from_slice(b"\":");
+                write_cell(columns::shape_of(field, kind), cell, &mut line);
+            }
         }
         line.push(b'}');
         if line.len() > LINE_BYTES_MAX {

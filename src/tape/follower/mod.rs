@@ -274,7 +274,7 @@ pub struct FollowerStatus {
 pub struct Follower {
     config: FollowerConfig,
     rules: FollowerRules,
-    ids: Box<dyn FnMut() -> u64 + Send>,
+    ids: Box<dyn FnMut() -> u64 + Send + Sync>,
     own: Option<TapeId>,
     tapes: BTreeMap<TapeId, Followed>,
     wakes: BTreeSet<(Mono, TapeId)>,
@@ -304,7 +304,7 @@ struct ScanState {
 impl Follower {
     /// A follower that knows no tape. `ids` gives random 64-bit numbers.
     #[must_use]
-    pub fn new(config: FollowerConfig, ids: Box<dyn FnMut() -> u64 + Send>, now: Now) -> Self {
+    pub fn new(config: FollowerConfig, ids: Box<dyn FnMut() -> u64 + Send + Sync>, now: Now) -> Self {
         let scans = config.regions.iter().map(|region| (*region, ScanState::default())).collect();
         let retire_at = now.mono.after(config.retire_each_ms);
         Self {

@@ -2,12 +2,15 @@
 //!
 //! | task | drives | queue |
 //! |---|---|---|
-//! | [`writer`] | [`super::Writer`] | batches of requests, at most [`WriterConfig::queue_bytes_max`](super::WriterConfig) of ticks |
+//! | [`spawn_writer`] | [`super::Writer`] | batches of requests, at most [`super::WriterConfig::queue_bytes_max`] of ticks |
+//! | [`run_view`] | [`super::View`] | the reads and puts that the follower has asked for, a few a tape |
 //!
 //! A row's full key is sealed with it; the keys are built here and nowhere else.
 
 mod sealed;
+mod view;
 mod writer;
 
 pub use sealed::{Sealed, frame_key, record_key};
-pub use writer::{AppendError, Appended, WriterHandle, WriterStatus, WriterWorld, mono_since, spawn_writer};
+pub use view::{NowFn, SharedView, ViewWorld, boot_view, run_view};
+pub use writer::{AppendError, Appended, WriterHandle, WriterStatus, WriterWorld, spawn_writer};

@@ -11,11 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::sealed::Sealed;
+use super::view::{NowFn, SharedView};
 use crate::market::{RequestKey, Row};
 use crate::store::{Reach, Records, Space, Store, StoreError, TapeId};
-use crate::tape::{
-    Batch, BodyHash, Frame, Mono, Now, Refusal, TapeRow, Token, WaitToken, Writer, WriterEffect, tape_key,
-};
+use crate::tape::{Batch, BodyHash, Now, Refusal, TapeRow, Token, WaitToken, Writer, WriterEffect, tape_key};
 
 /// Batches that wait for the task itself; the ticks wait in the writer, bounded in bytes.
 const COMMANDS_MAX: usize = 256;
@@ -47,6 +46,8 @@ pub struct WriterStatus {
     pub queued_bytes: usize,
     /// Why the intake is stopped.
     pub stopped: Option<String>,
+    /// The node is going away.
+    pub draining: bool,
 }
 
 struct Command {
@@ -116,9 +117,9 @@ pub struct WriterWorld {
     /// The region's name, for the registry.
     pub region: String,
     /// Both clocks.
-    pub now: Arc<dyn Fn() -> Now + Send + Sync>,
-    /// Acknowledged frames, in the order of their seqs, for the own follower.
-    pub acknowledged: mpsc::Sender<Arc<Frame>>,
+    pub now: NowFn,
+    /// The own view, which is given what is acknowledged in the order of the seqs.
+    pub view: Arc<SharedView>,
 }
 
 /// Starts the task.
@@ -162,7 +163,7 @@ impl Task {
         loop {
             let now = self.now();
             for effect in self.writer.poll(now) {
-                if self.carry_out(effect).await {
+                if self.carry_out(effect) {
                     return;
                 }
             }
@@ -221,7 +222,7 @@ impl Task {
     }
 
     /// Carries out an effect; true when the writer has ended.
-    async fn carry_out(&mut self, effect: WriterEffect) -> bool {
+    fn carry_out(&mut self, effect: WriterEffect) -> bool {
         match effect {
             WriterEffect::PutRow { tape, row } => {
                 let world = Arc::clone(&self.world);
@@ -238,9 +239,7 @@ impl Task {
             }
             WriterEffect::Abandon(tape) => tracing::warn!(%tape, "the tape is left for a new one"),
             WriterEffect::Acknowledged(frame) => {
-                if self.world.acknowledged.send(frame).await.is_err() {
-                    tracing::error!("the follower has ended");
-                }
+                self.world.view.change(|view, now| view.accept(frame, now));
             }
             WriterEffect::Answer { token, position } => self.answer(token, Ok(position)),
             WriterEffect::Refuse { token, refusal } => self.answer(token, Err(AppendError::Refused(refusal))),
@@ -267,6 +266,7 @@ impl Task {
             unacked: self.writer.unacked(),
             queued_bytes: self.writer.queued_bytes(),
             stopped: self.writer.stopped().map(str::to_owned),
+            draining: !self.draining.is_empty(),
         };
     }
 }
@@ -288,10 +288,4 @@ async fn put_row(world: &WriterWorld, tape: TapeId, row: &TapeRow, wall_nanos: i
             false
         }
     }
-}
-
-/// Milliseconds since the process began, of a clock that never steps back.
-#[must_use]
-pub fn mono_since(start: std::time::Instant) -> Mono {
-    Mono(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
 }

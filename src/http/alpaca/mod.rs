@@ -1,0 +1,201 @@
+//! Market data v2, wire-compatible with Alpaca's Market Data API: history and meta tables.
+//!
+//! | route | answers |
+//! |---|---|
+//! | `/v2/stocks/{trades,quotes,bars}?symbols=` | `{"trades":{"AAPL":[…]},"next_page_token":null}` |
+//! | `/v2/stocks/{symbol}/{trades,quotes,bars}` | `{"symbol":"AAPL","trades":[…],"next_page_token":null}` |
+//! | `/v2/stocks/meta/exchanges`, `/v2/stocks/meta/conditions/{trade,quote}?tape=` | `{"N":"New York Stock Exchange",…}` |
+//! | what else Alpaca has for market data | 404 that says it is not offered |
+//!
+//! The feeds `sip`, `iex`, `otc`, `boats` and `delayed_sip` serve the same data. Two things are
+//! ours, both opt-in or out of the body: `after=`, the `position` of an answer to
+//! `POST /v1/ticks`, makes a read wait until it includes what was acknowledged; and the header
+//! `X-Tapeline-Incomplete: true` says that frames of the span are lost to this region.
+
+mod body;
+mod meta;
+pub(crate) mod params;
+mod query;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{OriginalUri, Path, RawQuery, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::Response;
+use axum::routing::get;
+
+use self::body::{Frame, Item};
+use self::query::{Query, Route, What};
+use super::auth::Subscriber;
+use super::{ApiError, ApiResult, App};
+use crate::history::page::{PAGE_PREFIX, PageError};
+use crate::history::{BarQuery, Cursor, Page, PageToken, TickQuery};
+use crate::store::Span;
+
+/// Set where ticks of the span are lost to this region.
+const INCOMPLETE: HeaderName = HeaderName::from_static("x-tapeline-incomplete");
+
+/// Routes of Alpaca's market data that are not offered, with what they are called.
+const NOT_OFFERED: &[(&str, &str)] = &[
+    ("/v2/stocks/auctions", "auctions"),
+    ("/v2/stocks/{symbol}/auctions", "auctions"),
+    ("/v2/stocks/trades/latest", "latest trades"),
+    ("/v2/stocks/{symbol}/trades/latest", "latest trades"),
+    ("/v2/stocks/quotes/latest", "latest quotes"),
+    ("/v2/stocks/{symbol}/quotes/latest", "latest quotes"),
+    ("/v2/stocks/bars/latest", "latest bars"),
+    ("/v2/stocks/{symbol}/bars/latest", "latest bars"),
+    ("/v2/stocks/snapshots", "snapshots"),
+    ("/v2/stocks/{symbol}/snapshot", "snapshots"),
+    ("/v1beta1/screener/{*rest}", "the screener"),
+    ("/v1beta1/corporate-actions", "corporate actions"),
+    ("/v1/corporate-actions", "corporate actions"),
+    ("/v1beta1/events/corporate-actions", "corporate actions"),
+    ("/v1beta1/news", "news"),
+    ("/v1beta1/logos/{symbol}", "logos"),
+    ("/v1beta1/forex/{*rest}", "foreign exchange rates"),
+    ("/v1beta1/options/{*rest}", "options"),
+    ("/v1beta1/fixed_income/{*rest}", "fixed income"),
+    ("/v1beta3/crypto/{*rest}", "crypto"),
+];
+
+/// The routes of market data v2.
+pub fn routes() -> Router<Arc<App>> {
+    let mut router = Router::new()
+        .route("/v2/stocks/trades", get(many_trades))
+        .route("/v2/stocks/quotes", get(many_quotes))
+        .route("/v2/stocks/bars", get(many_bars))
+        .route("/v2/stocks/{symbol}/trades", get(trades))
+        .route("/v2/stocks/{symbol}/quotes", get(quotes))
+        .route("/v2/stocks/{symbol}/bars", get(bars))
+        .route("/v2/stocks/meta/exchanges", get(meta::exchanges))
+        .route("/v2/stocks/meta/conditions/{ticktype}", get(meta::conditions));
+    for (path, name) in NOT_OFFERED {
+        router = router.route(path, get(move |uri| not_offered(name, uri)));
+    }
+    router
+}
+
+async fn not_offered(name: &'static str, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::not_found(
+        format!("{name} are not offered by this server: {}", uri.path())
+            .replace("the screener are", "the screener is"),
+    )
+    .numbered(10_000)
+    .with("reason", "not_offered")
+}
+
+async fn many_trades(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    answer(&app, Route::Trades, None, query.as_deref()).await
+}
+
+async fn many_quotes(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    answer(&app, Route::Quotes, None, query.as_deref()).await
+}
+
+async fn many_bars(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    answer(&app, Route::Bars, None, query.as_deref()).await
+}
+
+async fn trades(
+    _: Subscriber,
+    app: State<Arc<App>>,
+    Path(symbol): Path<String>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Response> {
+    answer(&app, Route::Trades, Some(&symbol), query.as_deref()).await
+}
+
+async fn quotes(
+    _: Subscriber,
+    app: State<Arc<App>>,
+    Path(symbol): Path<String>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Response> {
+    answer(&app, Route::Quotes, Some(&symbol), query.as_deref()).await
+}
+
+async fn bars(
+    _: Subscriber,
+    app: State<Arc<App>>,
+    Path(symbol): Path<String>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Response> {
+    answer(&app, Route::Bars, Some(&symbol), query.as_deref()).await
+}
+
+async fn answer(
+    app: &App,
+    route: Route,
+    path_symbol: Option<&str>,
+    query: Option<&str>,
+) -> ApiResult<Response> {
+    let reader = &app.reader;
+    let limits = &app.gate.config.history;
+    let query = Query::read(route, path_symbol, query, limits, reader.keyring())?;
+    let (span, cursor) = place(app, &query)?;
+    if let Some(token) = &query.after
+        && !reader.wait_for(token).await
+    {
+        let message = "this node has not yet followed the position that `after` names";
+        return Err(ApiError::unavailable("after", message, 1));
+    }
+    let single = path_symbol.is_some();
+    let Query { symbols, order, limit, .. } = query.clone();
+    let body = match (query.what, query.what.kind()) {
+        (What::Bars(timeframe), _) => {
+            let asked = BarQuery { symbols, timeframe, span: span.clone(), order, limit, cursor };
+            write(app, &query, &span, single, &reader.bars(&asked).await?)
+        }
+        (_, Some(kind)) => {
+            let asked = TickQuery { symbols, kind, span: span.clone(), order, limit, cursor };
+            write(app, &query, &span, single, &reader.ticks(&asked).await?)
+        }
+        (_, None) => return Err(ApiError::internal("a route that is neither of ticks nor of bars")),
+    };
+    let mut response = json_answer(body);
+    if reader.is_incomplete(&span).await? {
+        response.headers_mut().insert(INCOMPLETE, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// The span and where in it the page starts: from the page token, or else from the parameters.
+fn place(app: &App, query: &Query) -> ApiResult<(Span, Option<Cursor>)> {
+    let Some(text) = &query.page_token else {
+        return Ok((query.span((app.gate.clock)())?, None));
+    };
+    let opened = app.reader.keyring().open_token(PAGE_PREFIX, text).map_err(|_| PageError::Invalid);
+    let token = opened.and_then(|bytes| PageToken::decode(&bytes, query.digest()));
+    let token =
+        token.map_err(|error| ApiError::bad_request(error.to_string()).with("field", "page_token"))?;
+    Ok((token.span, Some(token.cursor)))
+}
+
+fn write<T: Item>(app: &App, query: &Query, span: &Span, single: bool, page: &Page<T>) -> Vec<u8> {
+    let token = page.next.map(|cursor| {
+        let token = PageToken { query: query.digest(), span: span.clone(), cursor };
+        app.reader.keyring().token(PAGE_PREFIX, &token.encode())
+    });
+    let frame = Frame {
+        member: query.what.member(),
+        next_page_token: token.as_deref(),
+        currency: query.currency.as_deref(),
+    };
+    match query.symbols.first() {
+        Some(symbol) if single => body::of_one(*symbol, page, &frame),
+        _ => body::of_many(page, &frame),
+    }
+}
+
+/// 200 with a JSON body.
+pub(crate) fn json_answer(body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

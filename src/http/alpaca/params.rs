@@ -1,0 +1,189 @@
+//! Query parameters: decoded, each known and given once, and read into types.
+
+use crate::http::ApiError;
+use crate::market::{Nanos, Symbol, calendar};
+
+/// The parameters of a request, in the order they were given.
+pub(crate) struct Params {
+    pairs: Vec<(String, String)>,
+}
+
+impl Params {
+    /// Decodes a query string.
+    ///
+    /// A raw `+` stays a `+`: no parameter here holds blanks, and clients send the offset of a
+    /// time without encoding it.
+    ///
+    /// # Errors
+    /// 400 where an escape is broken, or a parameter is given twice.
+    pub(crate) fn decode(query: Option<&str>) -> Result<Self, ApiError> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let broken = || {
+                ApiError::bad_field(
+                    "query",
+                    pair,
+                    "percent-encoded UTF-8, such as start=2024-01-03T14%3A30%3A00Z",
+                )
+            };
+            let name = unescape(name).ok_or_else(broken)?;
+            let value = unescape(value).ok_or_else(broken)?;
+            if pairs.iter().any(|(known, _)| *known == name) {
+                return Err(ApiError::bad_field(&name, &value, "given once"));
+            }
+            pairs.push((name, value));
+        }
+        Ok(Self { pairs })
+    }
+
+    /// Refuses what is not among the names.
+    ///
+    /// # Errors
+    /// 400 `unexpected parameter(s): …`.
+    pub(crate) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
+        let unexpected: Vec<&str> =
+            self.pairs.iter().map(|(name, _)| name.as_str()).filter(|name| !names.contains(name)).collect();
+        if unexpected.is_empty() {
+            return Ok(());
+        }
+        let message = format!("unexpected parameter(s): {}", unexpected.join(", "));
+        Err(ApiError::bad_request(message).with("expected", names.join(", ")))
+    }
+
+    /// The value of a parameter; an empty one counts as not given.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let pair = self.pairs.iter().find(|(known, _)| known == name);
+        pair.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The value of a parameter that must be given.
+    ///
+    /// # Errors
+    /// 400 `NAME is required`.
+    pub(crate) fn required(&self, name: &str, expected: &str) -> Result<&str, ApiError> {
+        self.get(name).ok_or_else(|| {
+            ApiError::bad_request(format!("{name} is required"))
+                .with("field", name)
+                .with("expected", expected)
+        })
+    }
+
+    /// One of a set of words.
+    ///
+    /// # Errors
+    /// 400 that names them.
+    pub(crate) fn one_of<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, ApiError> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let found = words.iter().find(|(word, _)| *word == value).map(|(_, meaning)| *meaning);
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        found.map(Some).ok_or_else(|| ApiError::bad_field(name, value, one_of_text(&known)))
+    }
+
+    /// A whole number from 1 to `most`.
+    ///
+    /// # Errors
+    /// 400 that says so.
+    pub(crate) fn count(&self, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        let number = value.parse().ok().filter(|number| (1..=most).contains(number));
+        number
+            .map(Some)
+            .ok_or_else(|| ApiError::bad_field(name, value, format!("a whole number from 1 to {most}")))
+    }
+
+    /// A time, or a calendar day, which is taken to be one in New York.
+    ///
+    /// # Errors
+    /// 400 `Invalid format for parameter …`.
+    pub(crate) fn time(&self, name: &str, of_day: Edge) -> Result<Option<Nanos>, ApiError> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        if let Some(day) = day(value) {
+            let (first, last) = calendar::new_york_day(day);
+            return Ok(Some(match of_day {
+                Edge::First => first,
+                Edge::Last => last,
+            }));
+        }
+        // An encoded blank stands for a `+` that was decoded on its way.
+        let time = Nanos::parse(value.replace(' ', "+").as_bytes());
+        time.map(Some).map_err(|_| bad_format(name, value, "RFC3339 or YYYY-MM-DD"))
+    }
+}
+
+/// Which end of a calendar day a parameter means. `end=2024-01-03` takes that day in.
+#[derive(Clone, Copy)]
+pub(crate) enum Edge {
+    First,
+    Last,
+}
+
+/// 400 with the words that Alpaca says this with.
+pub(crate) fn bad_format(name: &str, value: &str, expected: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "Invalid format for parameter {name}: error parsing '{}' as {expected}",
+        shown(value)
+    ))
+    .with("field", name)
+    .with("value", shown(value))
+    .with("expected", expected)
+}
+
+/// A symbol.
+///
+/// # Errors
+/// 400 `invalid symbol: X`.
+pub(crate) fn symbol(text: &str) -> Result<Symbol, ApiError> {
+    Symbol::parse(text.as_bytes()).map_err(|error| {
+        ApiError::bad_request(format!("invalid symbol: {}", shown(text)))
+            .with("field", "symbols")
+            .with("value", shown(text))
+            .with("expected", error.to_string())
+    })
+}
+
+/// A calendar day as `YYYY-MM-DD`.
+pub(crate) fn day(text: &str) -> Option<chrono::NaiveDate> {
+    let shape = text.len() == 10
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            4 | 7 => byte == b'-',
+            _ => byte.is_ascii_digit(),
+        });
+    shape.then(|| chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()).flatten()
+}
+
+fn one_of_text(words: &[&str]) -> String {
+    match words {
+        [one] => (*one).to_owned(),
+        [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
+        [] => String::new(),
+    }
+}
+
+/// At most 64 characters of what a client sent.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'%' {
+            let (digits, tail) = rest.split_first_chunk::<2>()?;
+            let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.contains('+'))?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = tail;
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}

@@ -1,0 +1,210 @@
+//! What is around all routes of a door: request id, rate of the address, time, log and metrics,
+//! the headers of every answer, and the envelope around whatever is not JSON yet.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use rand::TryRng as _;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::predicate::{DefaultPredicate, Predicate as _, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+
+use super::error::ApiError;
+use super::{Gate, auth, limits, ops};
+use crate::access::{Allowance, Identity};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const REQUEST_ID_CHARACTERS_MAX: usize = 64;
+/// More than any plain text that a library answers by itself.
+const PLAIN_BYTES_MAX: usize = 4_096;
+
+/// The headers that every answer has, unless its handler set them.
+const ALWAYS: [(HeaderName, HeaderValue); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-site")),
+];
+
+/// Which door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Everyone with a key.
+    Public,
+    /// Operators.
+    Admin,
+}
+
+/// The id of a request, for handlers that name it.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// Puts everything around the routes of a door. The order is that of the table in the module's
+/// documentation, read from below.
+pub fn guarded(routes: Router, gate: Arc<Gate>, door: Door) -> Router {
+    let routes = routes.fallback(no_route).method_not_allowed_fallback(no_method);
+    let routes = limits::limited(routes, &gate);
+    let routes = match door {
+        Door::Public => routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), auth::identify)),
+        Door::Admin => routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), ops::identify)),
+    };
+    let panics = Arc::clone(&gate);
+    let size = SizeAbove::new(gate.config.http.compress_bytes_min);
+    routes
+        .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| panicked(&panics, &*panic)))
+        .layer(middleware::map_response(enveloped))
+        .layer(
+            CompressionLayer::new()
+                .quality(CompressionLevel::Fastest)
+                .compress_when(DefaultPredicate::new().and(size)),
+        )
+        .layer(middleware::from_fn_with_state(gate, observe))
+}
+
+/// 404 of a path that is no route.
+async fn no_route(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is no {}", uri.path())).with("reason", "no_route")
+}
+
+/// 405; the router adds `Allow`.
+async fn no_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not offered for {}", uri.path()))
+        .with("reason", "no_method")
+}
+
+fn panicked(gate: &Gate, panic: &(dyn Any + Send)) -> Response {
+    gate.metrics.http_panics.inc();
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown");
+    ApiError::internal(&format!("a handler panicked: {text}")).into_response()
+}
+
+/// Makes the one envelope of an error that a library answered as plain text or without a body.
+async fn enveloped(response: Response) -> Response {
+    let status = response.status();
+    let is_json =
+        response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let text = to_bytes(body, PLAIN_BYTES_MAX).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let reason = status.canonical_reason().unwrap_or("error").to_lowercase();
+    let message = if text.trim().is_empty() { reason } else { text.trim().to_owned() };
+    let mut response = ApiError::new(status, message).into_response();
+    for (name, value) in &parts.headers {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+    *response.extensions_mut() = parts.extensions;
+    response
+}
+
+/// The outermost layer.
+async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    let started = gate.mono.elapsed();
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let id = request_id(&request);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", |path| path.as_str()).to_owned();
+    request.extensions_mut().insert(RequestId(id.clone()));
+
+    let of_address = gate.sources.check(address);
+    let mut response = match of_address.retry_after_s {
+        Some(seconds) => {
+            gate.metrics.http_refused.with_label_values(&["address_rate"]).inc();
+            auth::too_many(seconds).into_response()
+        }
+        None => {
+            let time = Duration::from_millis(gate.config.http.request_ms);
+            match tokio::time::timeout(time, next.run(request)).await {
+                Ok(response) => response,
+                Err(_) => out_of_time(&method).into_response(),
+            }
+        }
+    };
+
+    let allowance = response.extensions().get::<Allowance>().copied().unwrap_or(of_address);
+    dress(&mut response, &id, allowance, &gate);
+    let seconds = gate.mono.elapsed().saturating_sub(started).as_secs_f64();
+    let status = response.status();
+    gate.metrics.http_requests.with_label_values(&[&route, metric_method(&method), status.as_str()]).inc();
+    gate.metrics.http_request_seconds.with_label_values(&[&route]).observe(seconds);
+    let key_id = response.extensions().get::<Arc<Identity>>().map_or("", |identity| &identity.key_id);
+    tracing::info!(
+        %method,
+        route,
+        status = status.as_u16(),
+        duration_ms = seconds * 1_000.0,
+        request_id = id,
+        key_id,
+        "request"
+    );
+    response
+}
+
+fn out_of_time(method: &Method) -> ApiError {
+    let error = ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the request took too long");
+    let error = error.with("reason", "request_time");
+    if method.is_safe() { error } else { error.with("outcome", "unknown") }
+}
+
+/// The headers that every answer has.
+fn dress(response: &mut Response<Body>, id: &str, allowance: Allowance, gate: &Gate) {
+    let now_s = u64::try_from((gate.clock)().0 / 1_000_000_000).unwrap_or(0);
+    let headers = response.headers_mut();
+    for (name, value) in ALWAYS {
+        headers.entry(name).or_insert(value);
+    }
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(LIMIT, allowance.limit.into());
+    headers.insert(REMAINING, allowance.remaining.into());
+    headers.insert(RESET, (now_s + allowance.reset_s).into());
+}
+
+/// The client's own id where it is a plain word, else a new one of 128 random bits.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |text: &&str| {
+        (1..=REQUEST_ID_CHARACTERS_MAX).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    given.filter(plain).map_or_else(new_request_id, str::to_owned)
+}
+
+fn new_request_id() -> String {
+    let mut bytes = [0; 16];
+    // Without randomness the id names nothing; that is no reason to refuse the request.
+    if rand::rngs::SysRng.try_fill_bytes(&mut bytes).is_err() {
+        tracing::warn!("the operating system gives no random bytes for a request id");
+    }
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
+/// The method as a label: what clients make up must not make new series.
+fn metric_method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

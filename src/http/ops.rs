@@ -1,0 +1,164 @@
+//! The admin door: health, metrics, keys, audit.
+//!
+//! Health and metrics are for whoever reaches the door. What is under `/admin` needs the token
+//! of this boot (`Authorization: Bearer`, from the node file in the data folder, which its owner
+//! alone can read) or a key with the scope `admin`: on a shared machine, and for web pages that
+//! make a browser call loopback addresses, an open port would be no door at all.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Extension, Json, Router};
+use bytes::Bytes;
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use subtle::ConstantTimeEq as _;
+
+use super::Gate;
+use super::auth::{self, Shown};
+use super::error::{ApiError, ApiResult};
+use super::layers::RequestId;
+use super::types::{AuditOut, KeyIn, KeyOut, KeysOut, ReadyOut, RotateIn, from_json};
+use crate::access::{Actor, Scope};
+use crate::market::Nanos;
+
+/// Entries of the audit in one answer.
+const AUDIT_ENTRIES_MAX: usize = 1_000;
+/// A day of grace in milliseconds, times 30.
+const GRACE_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+/// The routes of the admin door.
+pub(super) fn routes() -> Router<Arc<Gate>> {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/admin/keys", get(list_keys).post(create_key))
+        .route("/admin/keys/{id}", delete(revoke_key))
+        .route("/admin/keys/{id}/rotate", post(rotate_key))
+        .route("/admin/audit", get(audit))
+}
+
+/// Lets the operator and keys with the scope `admin` to `/admin`, and leaves the [`Actor`].
+pub(super) async fn identify(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    if !request.uri().path().starts_with("/admin") {
+        return next.run(request).await;
+    }
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let from = from.map_or_else(|| "local".to_owned(), |info| info.0.ip().to_string());
+    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+    let who = match Shown::of(request.headers()) {
+        Shown::Token(token) => {
+            let expected = gate.admin_token.expose_secret().as_bytes();
+            if !bool::from(token.as_bytes().ct_eq(expected)) {
+                return unauthorized().into_response();
+            }
+            "operator".to_owned()
+        }
+        Shown::Key { id, secret } => match gate.keys.admit(&id, &secret, (gate.clock)()) {
+            Ok((_, allowance)) if !allowance.admits() => {
+                return auth::too_many(allowance.retry_after_s.unwrap_or(1)).into_response();
+            }
+            Ok((identity, _)) if identity.may(Scope::Admin) => identity.key_id.clone(),
+            Ok(_) => return auth::without_scope(Scope::Admin).into_response(),
+            Err(_) => return unauthorized().into_response(),
+        },
+        Shown::Nothing | Shown::Malformed => return unauthorized().into_response(),
+    };
+    request.extensions_mut().insert(Actor { who, from, request: id });
+    next.run(request).await
+}
+
+fn unauthorized() -> ApiError {
+    auth::unauthorized("/admin")
+        .with("expected", "the token in the node file of the data folder, or a key with the scope admin")
+}
+
+/// The process runs and answers.
+async fn livez() -> Response {
+    Json(serde_json::json!({"status": "ok"})).into_response()
+}
+
+/// Whether the node may be given requests, and why not.
+async fn readyz(State(gate): State<Arc<Gate>>) -> Response {
+    let report = gate.health.report();
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = (status, Json(ReadyOut::from(report))).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, 1.into());
+    }
+    response
+}
+
+async fn metrics(State(gate): State<Arc<Gate>>) -> ApiResult<Response> {
+    let text = gate.metrics.text().map_err(|error| ApiError::internal(&error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+async fn list_keys(State(gate): State<Arc<Gate>>) -> Json<KeysOut> {
+    Json(KeysOut { keys: gate.keys.list().iter().map(KeyOut::from).collect() })
+}
+
+async fn create_key(
+    State(gate): State<Arc<Gate>>,
+    Extension(by): Extension<Actor>,
+    body: Bytes,
+) -> ApiResult<(StatusCode, Json<KeyOut>)> {
+    let ask = from_json::<KeyIn>(&body)?.to_ask()?;
+    let new = gate.keys.create(ask, &by, (gate.clock)()).await?;
+    Ok((StatusCode::CREATED, Json(KeyOut::from(&new))))
+}
+
+async fn revoke_key(
+    State(gate): State<Arc<Gate>>,
+    Extension(by): Extension<Actor>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<KeyOut>> {
+    Ok(Json(KeyOut::from(&gate.keys.revoke(&id, &by, (gate.clock)()).await?)))
+}
+
+async fn rotate_key(
+    State(gate): State<Arc<Gate>>,
+    Extension(by): Extension<Actor>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> ApiResult<(StatusCode, Json<KeyOut>)> {
+    let ask: RotateIn = if body.is_empty() { RotateIn::default() } else { from_json(&body)? };
+    let now = (gate.clock)();
+    let grace = i64::try_from(ask.grace_ms).ok().filter(|_| ask.grace_ms <= GRACE_MS_MAX);
+    let grace = grace.ok_or_else(|| {
+        let expected = format!("milliseconds up to {GRACE_MS_MAX} (30 days)");
+        ApiError::bad_field("grace_ms", &ask.grace_ms.to_string(), expected)
+    })?;
+    let new = gate.keys.rotate(&id, now.plus(grace.saturating_mul(1_000_000)), &by, now).await?;
+    Ok((StatusCode::CREATED, Json(KeyOut::from(&new))))
+}
+
+/// Which entries of the audit.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditQuery {
+    /// `YYYY-MM-DD` in UTC; none: today.
+    day: Option<String>,
+    /// The key of the last entry seen.
+    after: Option<String>,
+}
+
+async fn audit(State(gate): State<Arc<Gate>>, Query(query): Query<AuditQuery>) -> ApiResult<Json<AuditOut>> {
+    let today = || day_of((gate.clock)());
+    let day = query.day.unwrap_or_else(today);
+    if chrono::NaiveDate::parse_from_str(&day, "%Y-%m-%d").is_err() {
+        return Err(ApiError::bad_field("day", &day, "a day such as 2024-01-03"));
+    }
+    let entries = gate.audit.list(&day, query.after.as_deref(), AUDIT_ENTRIES_MAX).await?;
+    Ok(Json(AuditOut { entries: entries.into_iter().map(Into::into).collect() }))
+}
+
+fn day_of(time: Nanos) -> String {
+    chrono::DateTime::from_timestamp_nanos(time.0).format("%Y-%m-%d").to_string()
+}

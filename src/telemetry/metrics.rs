@@ -1,0 +1,156 @@
+//! The one list of metrics.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+/// Declares the list: field, type, name, help, labels. The help is the field's documentation.
+macro_rules! metrics {
+    ($($field:ident: $kind:ident = $name:literal, $help:literal, [$($label:literal),*];)*) => {
+        /// All metrics of a node, in a registry of its own.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = concat!("`", $name, "`: ", $help, ".")] pub $field: $kind,)*
+        }
+
+        impl Metrics {
+            /// Registers all of them, and those of the process.
+            ///
+            /// # Errors
+            /// A name or label that Prometheus does not allow: a mistake in the list.
+            pub fn new() -> Result<Self, prometheus::Error> {
+                let registry = Registry::new();
+                $(let $field: $kind = made(&registry, $name, $help, &[$($label),*])?;)*
+                #[cfg(target_os = "linux")]
+                registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+                Ok(Self { registry, $($field,)* })
+            }
+
+            /// Name and help of each of them.
+            pub const NAMES: &[(&str, &str)] = &[$(($name, $help),)*];
+        }
+    };
+}
+
+metrics! {
+    http_requests: IntCounterVec = "tapeline_http_requests_total", "requests answered", ["route", "method", "status"];
+    http_request_seconds: HistogramVec = "tapeline_http_request_duration_seconds", "time from a request's headers to its answer's", ["route"];
+    http_in_flight: IntGauge = "tapeline_http_requests_in_flight", "requests being answered", [];
+    http_refused: IntCounterVec = "tapeline_http_requests_refused_total", "requests refused before their handler, by reason", ["reason"];
+    http_connections: IntGauge = "tapeline_http_connections", "open connections", [];
+    http_connections_refused: IntCounterVec = "tapeline_http_connections_refused_total", "connections closed at once, by the limit that was full", ["limit"];
+    http_panics: IntCounter = "tapeline_http_panics_total", "handlers that panicked", [];
+    access_keys: IntGauge = "tapeline_access_keys", "keys known, the revoked ones too", [];
+    access_refresh_failures: IntCounter = "tapeline_access_refresh_failures_total", "reads of all keys that failed", [];
+    ingest_in_flight_bytes: IntGauge = "tapeline_ingest_in_flight_bytes", "memory of requests being taken in", [];
+    ingest_requests: IntCounterVec = "tapeline_ingest_requests_total", "requests of ticks, by outcome", ["outcome"];
+    ingest_ticks: IntCounterVec = "tapeline_ingest_ticks_total", "ticks posted, by verdict", ["verdict"];
+    ingest_seconds: Histogram = "tapeline_ingest_durable_duration_seconds", "time from a decoded request until its ticks are durable", [];
+    tape_frames: IntCounter = "tapeline_tape_frames_total", "frames appended and acknowledged", [];
+    tape_frame_bytes: Histogram = "tapeline_tape_frame_bytes", "sealed size of frames", [];
+    tape_append_seconds: Histogram = "tapeline_tape_append_duration_seconds", "time of an append to the store", [];
+    tape_append_failures: IntCounterVec = "tapeline_tape_append_failures_total", "appends that did not succeed, by kind", ["kind"];
+    tape_queue_bytes: IntGauge = "tapeline_tape_queue_bytes", "ticks that wait for a frame", [];
+    tape_tail_bytes: IntGauge = "tapeline_tape_tail_bytes", "memory of the newest ticks", [];
+    tape_held_bytes: IntGauge = "tapeline_tape_held_bytes", "memory of frames that came before their predecessors", [];
+    tape_lag_seconds: Gauge = "tapeline_tape_lag_seconds", "age of the last frame when it was applied", [];
+    tape_acked_frame_missing: IntCounter = "tapeline_tape_acked_frame_missing_total", "acknowledged frames that no replica has", [];
+    tape_requests_reach_seconds: Gauge = "tapeline_tape_requests_reach_seconds", "how far back requests are remembered", [];
+    history_blocks: IntCounterVec = "tapeline_history_blocks_total", "blocks written, by kind of tick", ["kind"];
+    history_mark_age_seconds: IntGaugeVec = "tapeline_history_mark_age_seconds", "age of a shard's mark", ["shard"];
+    history_pages: IntCounterVec = "tapeline_history_pages_total", "pages answered, by kind", ["kind"];
+    history_page_seconds: Histogram = "tapeline_history_page_duration_seconds", "time to read a page", [];
+    store_log_bytes: IntGauge = "tapeline_store_log_bytes", "size of the tapes on disk", [];
+    store_log_cut_bytes: IntCounter = "tapeline_store_log_cut_bytes_total", "unacknowledged bytes cut from the end of a log when it was opened", [];
+    store_sync_seconds: Histogram = "tapeline_store_sync_duration_seconds", "time of an fdatasync", [];
+    store_free_ratio: Gauge = "tapeline_store_free_ratio", "free share of the disk", [];
+}
+
+impl Metrics {
+    /// All of them in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A metric without a value: never.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+/// A type of metric.
+trait Kind: Collector + Clone + Sized + 'static {
+    fn with(opts: Opts, labels: &[&str]) -> Result<Self, prometheus::Error>;
+}
+
+fn made<K: Kind>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<K, prometheus::Error> {
+    let metric = K::with(Opts::new(name, help), labels)?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+/// Buckets by the unit in the name.
+fn buckets(opts: Opts) -> HistogramOpts {
+    let buckets = if opts.name.ends_with("_bytes") {
+        vec![256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 131_072.0, 262_144.0, 1_048_576.0]
+    } else {
+        vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]
+    };
+    HistogramOpts { common_opts: opts, buckets }
+}
+
+macro_rules! kinds {
+    ($($kind:ident: |$opts:ident, $labels:pat_param| $make:expr;)*) => {$(
+        impl Kind for $kind {
+            fn with($opts: Opts, $labels: &[&str]) -> Result<Self, prometheus::Error> {
+                $make
+            }
+        }
+    )*};
+}
+
+kinds! {
+    Gauge: |opts, _| Self::with_opts(opts);
+    IntGauge: |opts, _| Self::with_opts(opts);
+    IntCounter: |opts, _| Self::with_opts(opts);
+    IntCounterVec: |opts, labels| Self::new(opts, labels);
+    IntGaugeVec: |opts, labels| Self::new(opts, labels);
+    Histogram: |opts, _| Self::with_opts(buckets(opts));
+    HistogramVec: |opts, labels| Self::new(buckets(opts), labels);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_its_form_and_is_there_once() {
+        let mut names: Vec<&str> = Metrics::NAMES.iter().map(|(name, _)| *name).collect();
+        for (name, help) in Metrics::NAMES {
+            assert!(name.starts_with("tapeline_"), "{name}");
+            assert!(!help.is_empty() && !help.ends_with('.'), "{name}: {help}");
+        }
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn two_nodes_in_one_process_count_apart() {
+        let (one, two) = (Metrics::new().unwrap(), Metrics::new().unwrap());
+        one.tape_frames.inc();
+        let text = String::from_utf8(one.text().unwrap()).unwrap();
+        assert!(text.contains("\ntapeline_tape_frames_total 1\n"), "{text}");
+        assert_eq!(two.tape_frames.get(), 0);
+        assert!(cfg!(not(target_os = "linux")) || text.contains("process_resident_memory_bytes"), "{text}");
+    }
+}
