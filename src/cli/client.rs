@@ -25,7 +25,7 @@ pub(super) const RETRY_S_DEFAULT: u64 = 300;
 
 /// Why a client gave up.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(super) enum ClientError {
     /// The address is none.
     #[error("{url} is no address of a node, such as http://127.0.0.1:8080: {why}")]
     Url {
@@ -60,7 +60,7 @@ pub enum ClientError {
 
 /// A node as its clients see it.
 #[derive(Clone, Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     http: reqwest::Client,
     url: String,
     key_id: String,
@@ -102,7 +102,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`ClientError`] where the address is none or the HTTP client cannot be made.
-    pub fn new(client: Client, retry_s: u64) -> Result<Self, ClientError> {
+    pub(super) fn new(client: Client, retry_s: u64) -> Result<Self, ClientError> {
         let Client { url, key_id, secret } = client;
         if let Err(error) = Url::parse(&url) {
             return Err(ClientError::Url { url, why: error.to_string() });
@@ -126,12 +126,12 @@ impl Connection {
 
     /// Where the node is.
     #[must_use]
-    pub fn url(&self) -> &str {
+    pub(super) fn url(&self) -> &str {
         &self.url
     }
 
     /// A request to a path, with the key.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http
             .request(method, format!("{}{path}", self.url))
             .header("APCA-API-KEY-ID", &self.key_id)
@@ -146,7 +146,7 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Away`] when the patience is used up, [`ClientError::Refused`] for every
     /// other answer that is no success.
-    pub async fn send(
+    pub(super) async fn send(
         &self,
         make: impl Fn() -> RequestBuilder,
         mut on_wait: impl FnMut(&str),

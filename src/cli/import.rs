@@ -23,7 +23,7 @@ const IN_FLIGHT_MAX: u16 = 64;
 /// listed by line; the exit status is 1 where something was refused or could not be sent.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
-pub struct ImportArgs {
+pub(super) struct ImportArgs {
     #[command(flatten)]
     file: FileArgs,
     #[command(flatten)]
@@ -56,8 +56,9 @@ fn help() -> String {
 ///
 /// # Errors
 /// [`CliError`] where the file cannot be read, or the node does not take all of it.
-pub async fn run(args: ImportArgs) -> Result<(), CliError> {
-    let connection = Connection::new(args.client.client(Use::Write)?, args.retry_s).map_err(PostError::from)?;
+pub(super) async fn run(args: ImportArgs) -> Result<(), CliError> {
+    let connection =
+        Connection::new(args.client.client(Use::Write)?, args.retry_s).map_err(PostError::from)?;
     Ok(import(args, connection, &mut std::io::stdout()).await?)
 }
 

@@ -38,7 +38,7 @@ const QUEUE_BATCHES: usize = 2;
 
 /// Why posting a file ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum PostError {
+pub(super) enum PostError {
     /// The file.
     #[error(transparent)]
     File(#[from] FileError),

@@ -26,7 +26,7 @@ const INCOMPLETE: &str = "x-tapeline-incomplete";
 /// (`u`) is refused there.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = HELP)]
-pub struct QueryArgs {
+pub(super) struct QueryArgs {
     /// What to print
     #[arg(value_enum)]
     kind: QueryKind,
@@ -105,7 +105,7 @@ impl QueryKind {
 
 /// Why a query ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum QueryError {
+pub(super) enum QueryError {
     /// The node.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -132,8 +132,9 @@ impl From<QueryError> for CliError {
 ///
 /// # Errors
 /// [`CliError`] where the node does not answer or the output cannot be written.
-pub async fn run(args: QueryArgs) -> Result<(), CliError> {
-    let connection = Connection::new(args.client.client(Use::Read)?, args.retry_s).map_err(QueryError::from)?;
+pub(super) async fn run(args: QueryArgs) -> Result<(), CliError> {
+    let connection =
+        Connection::new(args.client.client(Use::Read)?, args.retry_s).map_err(QueryError::from)?;
     let mut out = BufWriter::new(std::io::stdout());
     Ok(query(args, connection, &mut out).await?)
 }
@@ -385,16 +386,14 @@ mod tests {
             false => Reply::json(400, r#"{"code":40000000,"message":"invalid timeframe"}"#),
         })
         .await;
-        let query =
-            |timeframe| args(&["bars", "A", "--timeframe", timeframe, "--desc", "--format", "table"]);
+        let query = |timeframe| args(&["bars", "A", "--timeframe", timeframe, "--desc", "--format", "table"]);
         let mut out = Vec::new();
         query(of("1Day"), stub.connection(), &mut out).await.unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap().split_whitespace().collect::<Vec<_>>().join(" "),
             "S t o h l c v n vw"
         );
-        let error =
-            query(of("2Day"), stub.connection(), &mut Vec::new()).await.unwrap_err().to_string();
+        let error = query(of("2Day"), stub.connection(), &mut Vec::new()).await.unwrap_err().to_string();
         assert!(error.contains("400: invalid timeframe"), "{error}");
     }
 
@@ -414,8 +413,7 @@ mod tests {
     async fn a_reader_that_goes_away_is_no_error() {
         let stub = two_pages().await;
         for format in ["csv", "ndjson", "table"] {
-            let args =
-                args(&["trades", "A,B", "--start", "2024-01-03T14:30:00+01:00", "--format", format]);
+            let args = args(&["trades", "A,B", "--start", "2024-01-03T14:30:00+01:00", "--format", format]);
             query(args, stub.connection(), &mut Closed).await.unwrap();
         }
     }

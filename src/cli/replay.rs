@@ -25,7 +25,7 @@ const TOGETHER: Duration = Duration::from_millis(20);
 /// that was imported or replayed before adds nothing to history.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
-pub struct ReplayArgs {
+pub(super) struct ReplayArgs {
     #[command(flatten)]
     file: FileArgs,
     #[command(flatten)]
@@ -95,8 +95,9 @@ impl Schedule {
 ///
 /// # Errors
 /// [`CliError`] where the file cannot be read, or the node does not take all of it.
-pub async fn run(args: ReplayArgs) -> Result<(), CliError> {
-    let connection = Connection::new(args.client.client(Use::Write)?, args.retry_s).map_err(PostError::from)?;
+pub(super) async fn run(args: ReplayArgs) -> Result<(), CliError> {
+    let connection =
+        Connection::new(args.client.client(Use::Write)?, args.retry_s).map_err(PostError::from)?;
     Ok(replay(args, connection, &mut std::io::stdout()).await?)
 }
 

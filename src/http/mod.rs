@@ -46,6 +46,8 @@ pub mod server;
 pub mod symbols;
 pub mod ticks;
 pub mod types;
+#[cfg(test)]
+mod tests;
 
 pub use error::{ApiError, ApiResult};
 

@@ -26,15 +26,15 @@ use sha2::{Digest, Sha256};
 use crate::market::{Symbol, SymbolError};
 
 /// The longest line, which is the longest tick that a node takes.
-pub const LINE_BYTES_MAX: usize = 64 * 1024;
+pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
 /// The most entries of a file: the last number is 2^32 - 2.
-pub const ENTRIES_MAX: u32 = u32::MAX - 1;
+pub(super) const ENTRIES_MAX: u32 = u32::MAX - 1;
 
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Which file, and how to read it.
 #[derive(Clone, Debug, clap::Args)]
-pub struct FileArgs {
+pub(super) struct FileArgs {
     /// NDJSON, CSV or Databento DBN; gzip and zstd are seen by their first bytes
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -54,7 +54,7 @@ fn symbol(text: &str) -> Result<Symbol, SymbolError> {
 }
 
 /// What the lines of `--help` say about files.
-pub const FILES_HELP: &str = "\
+pub(super) const FILES_HELP: &str = "\
 Files:
   NDJSON  One tick a line, as the stream sends it: {\"T\":\"t\",\"S\":\"AAPL\",\"t\":…,\"p\":…,\"s\":…}
   CSV     A header names the fields: T S t p s x c i z, ap as ax bp bs bx, o h l c v n vw, or
@@ -69,7 +69,7 @@ Files:
 
 /// What a file is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum FileFormat {
+pub(super) enum FileFormat {
     /// By its first bytes
     Auto,
     /// One tick a line
@@ -83,7 +83,7 @@ pub enum FileFormat {
 /// Why a file cannot be read, or not further.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", path.display())]
-pub struct FileError {
+pub(super) struct FileError {
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
@@ -92,7 +92,7 @@ pub struct FileError {
 
 /// One entry of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Its position, from 0.
     pub number: u32,
     /// The tick as a line of NDJSON without its end; of a refused one what the file has there.
@@ -104,11 +104,11 @@ pub struct Entry {
 }
 
 /// The entries of a file.
-pub type Entries = Box<dyn Iterator<Item = Result<Entry, FileError>> + Send>;
+pub(super) type Entries = Box<dyn Iterator<Item = Result<Entry, FileError>> + Send>;
 
 /// A file that was read through once: its name by content is known.
 #[derive(Clone, Debug)]
-pub struct TickFile {
+pub(super) struct TickFile {
     args: FileArgs,
     format: FileFormat,
     digest: [u8; 32],
@@ -134,7 +134,7 @@ impl TickFile {
     ///
     /// # Errors
     /// [`FileError`] where it cannot be read or holds no ticks.
-    pub fn open(args: FileArgs) -> Result<Self, FileError> {
+    pub(super) fn open(args: FileArgs) -> Result<Self, FileError> {
         let failed = |why: String| FileError { path: args.file.clone(), why };
         let mut reader = decompressed(&args.file).map_err(|error| failed(error.to_string()))?;
         let start = reader.fill_buf().map_err(|error| failed(error.to_string()))?;
@@ -158,25 +158,19 @@ impl TickFile {
 
     /// SHA-256 of the decompressed file, in hex.
     #[must_use]
-    pub fn digest_hex(&self) -> String {
+    pub(super) fn digest_hex(&self) -> String {
         self.digest.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
     }
 
     /// The length of the decompressed file.
     #[must_use]
-    pub const fn bytes(&self) -> u64 {
+    pub(super) const fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.args.file
     }
 
     /// What an entry is called when told to people.
     #[must_use]
-    pub const fn unit(&self) -> &'static str {
+    pub(super) const fn unit(&self) -> &'static str {
         match self.format {
             FileFormat::Csv | FileFormat::Dbn => "records",
             FileFormat::Auto | FileFormat::Ndjson => "lines",
@@ -187,7 +181,7 @@ impl TickFile {
     ///
     /// # Errors
     /// [`FileError`] where the file cannot be opened or its header cannot be used.
-    pub fn entries(&self) -> Result<Entries, FileError> {
+    pub(super) fn entries(&self) -> Result<Entries, FileError> {
         let path = self.args.file.clone();
         let failed = |why: String| FileError { path: path.clone(), why };
         let read = Arc::new(AtomicU64::new(0));
