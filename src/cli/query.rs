@@ -386,7 +386,7 @@ mod tests {
             false => Reply::json(400, r#"{"code":40000000,"message":"invalid timeframe"}"#),
         })
         .await;
-        let query = |timeframe| args(&["bars", "A", "--timeframe", timeframe, "--desc", "--format", "table"]);
+        let of = |timeframe| args(&["bars", "A", "--timeframe", timeframe, "--desc", "--format", "table"]);
         let mut out = Vec::new();
         query(of("1Day"), stub.connection(), &mut out).await.unwrap();
         assert_eq!(

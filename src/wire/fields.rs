@@ -352,7 +352,7 @@ impl Draft {
             Slot::Time => {
                 self.time = match value {
                     Value::Time(time) => *time,
-                    _ => Nanos::parse(text(value)?.as_bytes()).map_err(|_| "is not a time")?,
+                    _ => time(text(value)?)?,
                 }
             }
             Slot::Tape => {
@@ -488,6 +488,14 @@ fn text<'v>(value: &'v Value<'_>) -> Result<&'v str, Unfit> {
         Value::Text(text) => Ok(text),
         _ => Err("is not a text".into()),
     }
+}
+
+fn time(text: &str) -> Result<Nanos, Unfit> {
+    let fraction = text.bytes().skip_while(|byte| *byte != b'.').skip(1);
+    if fraction.take_while(u8::is_ascii_digit).count() > 9 {
+        return Err("is finer than a nanosecond".into());
+    }
+    Nanos::parse(text.as_bytes()).map_err(|_| "is not a time".into())
 }
 
 fn price(value: &Value<'_>) -> Result<Price, Unfit> {

@@ -87,6 +87,16 @@ impl Blocks {
         *self.opened.write() = None;
     }
 
+    /// Writes what is in memory to tables, as fjall does by itself when there is more.
+    #[cfg(test)]
+    pub(super) fn flush_to_tables(&self) -> Result<(), StoreError> {
+        let opened = self.opened()?;
+        for keyspace in [&opened.index, &opened.bodies, &opened.directory, &opened.symbols, &opened.counts] {
+            keyspace.rotate_memtable_and_wait().map_err(|error| self.read_failed(&error))?;
+        }
+        Ok(())
+    }
+
     fn read_failed(&self, error: &fjall::Error) -> StoreError {
         failed(&self.folder, error)
     }
