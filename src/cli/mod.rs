@@ -6,12 +6,21 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
 
 mod args;
-mod config;
-mod demo;
-mod keys;
 mod node_file;
+mod config;
 mod serve;
+mod demo;
 mod verify;
+mod keys;
+mod client;
+mod progress;
+mod files;
+mod posting;
+mod import;
+mod replay;
+mod query;
+#[cfg(test)]
+mod stub;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -40,6 +49,9 @@ enum Command {
     Demo(DemoArgs),
     /// Walk what is stored and name what is damaged
     Verify(VerifyArgs),
+    Import(import::ImportArgs),
+    Replay(replay::ReplayArgs),
+    Query(query::QueryArgs),
     /// Make, list, revoke and rotate API keys
     Keys(keys::KeysArgs),
     /// Print the configuration in effect, and where each value came from
@@ -121,6 +133,9 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
+        Command::Import(args) => block_on(import::run(args)),
+        Command::Replay(args) => block_on(replay::run(args)),
+        Command::Query(args) => block_on(query::run(args)),
         Command::Keys(args) => block_on(keys::run(args)),
         Command::Config(args) => config::run(&args),
     }
