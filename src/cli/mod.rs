@@ -7,7 +7,10 @@
 
 mod args;
 mod config;
+mod demo;
 mod node_file;
+mod serve;
+mod verify;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -29,6 +32,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node until it is told to stop
+    Serve(ServeArgs),
+    /// Run a node with a synthetic market, live
+    Demo(DemoArgs),
+    /// Walk what is stored and name what is damaged
+    Verify(VerifyArgs),
     /// Print the configuration in effect, and where each value came from
     Config(config::ConfigArgs),
 }
@@ -99,8 +108,16 @@ impl From<io::Error> for CliError {
 /// [`CliError`]
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
+        Command::Serve(args) => block_on(serve::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Verify(args) => block_on(verify::run(args)),
         Command::Config(args) => config::run(&args),
     }
+}
+
+/// Runs a future on a runtime of its own.
+fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
 /// Writes to standard output. A reader that has had enough (such as `head`) is no error.

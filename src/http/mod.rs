@@ -120,12 +120,12 @@ pub struct App {
 /// The public door.
 pub fn router(app: Arc<App>) -> Router {
     let gate = Arc::clone(&app.gate);
-    let routes = ticks::routes().merge(alpaca::routes()).merge(symbols::routes());
+    let routes = Router::new().merge(ticks::routes()).merge(alpaca::routes()).merge(symbols::routes());
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 
-/// The admin door.
-pub fn admin_router(gate: Arc<Gate>) -> Router {
-    let routes = ops::routes().with_state(Arc::clone(&gate));
+/// The admin door, with the routes that the node itself answers.
+pub fn admin_router(gate: Arc<Gate>, of_node: Router<Arc<Gate>>) -> Router {
+    let routes = ops::routes().merge(of_node).with_state(Arc::clone(&gate));
     layers::guarded(routes, gate, layers::Door::Admin)
 }

@@ -46,6 +46,8 @@ pub struct WriterStatus {
     pub queued_bytes: usize,
     /// Why the intake is stopped.
     pub stopped: Option<String>,
+    /// The node is going away.
+    pub draining: bool,
 }
 
 struct Command {
@@ -264,6 +266,7 @@ impl Task {
             unacked: self.writer.unacked(),
             queued_bytes: self.writer.queued_bytes(),
             stopped: self.writer.stopped().map(str::to_owned),
+            draining: !self.draining.is_empty(),
         };
     }
 }
