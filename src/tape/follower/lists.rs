@@ -136,7 +136,8 @@ impl Follower {
     fn adopt(&mut self, region: Region, version: u64, list: RetiredList, now: Now) {
         let (known_id, known_k) = self.lists.get(region).map_or((0, 0), |known| (known.id, known.k));
         let known_k = if known_id == list.id { known_k } else { 0 };
-        if region == self.config.region && self.own_list.version.is_none_or(|known| known <= version) {
+        // Reads of a compare-and-set row are never stale: one that shows less is a list that was lost.
+        if region == self.config.region {
             (self.own_list.version, self.own_list.list) = (Some(version), list.clone());
         }
         if version == 0 {
