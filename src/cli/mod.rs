@@ -1,1 +1,5 @@
 //! The subcommands.
+
+pub mod client;
+pub mod files;
+mod progress;

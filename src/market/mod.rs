@@ -17,6 +17,10 @@ pub mod canonical;
 mod identity;
 pub mod calendar;
 mod bucket;
+pub mod meta;
+pub mod synthetic;
+#[cfg(test)]
+pub(crate) mod golden;
 pub mod table;
 
 pub use bucket::{Bucket, BucketWidth};

@@ -20,6 +20,8 @@ use bytes::Bytes;
 
 use crate::market::{Bucket, Kind, Nanos, Symbol};
 
+pub mod embedded;
+
 /// The name of a tape: one boot's log, a random 64-bit number, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TapeId(pub u64);
@@ -226,12 +228,30 @@ pub trait Store: Send + Sync + 'static {
         at: At,
     ) -> Result<Vec<FrameRow>, StoreError>;
 
-    /// Writes blocks of one bucket and, before them, their rows of the directory and of the
-    /// list of symbols. All of them are there when it is Ok; a part may be there when it is not.
+    /// Writes the blocks of one flush of a keeper in one durable batch, with their rows of the
+    /// directory and of the list of symbols. `count` is the shard's running number of blocks,
+    /// these included; the store keeps the highest it was given, in the same batch. All of it is
+    /// there when this is Ok; where a backend has no batch over several buckets, a part may be
+    /// there when it is not, and the count never before the blocks. The symbols of a shard are
+    /// written by one task at a time.
     ///
     /// # Errors
-    /// `Unknown`, `Refused`.
-    async fn put_blocks(&self, key: BucketKey, blocks: Vec<BlockRow>) -> Result<(), StoreError>;
+    /// `Unknown`, `Refused` (a full or failing disk; names it), `Invalid` (a block's row and
+    /// contents that the store cannot hold).
+    async fn put_blocks(
+        &self,
+        shard: u16,
+        count: u64,
+        blocks: Vec<(BucketKey, Vec<BlockRow>)>,
+    ) -> Result<(), StoreError>;
+
+    /// The shard's running number of blocks: the highest that [`Store::put_blocks`] was given, 0
+    /// where it never was. A mark carries the number; where the store has fewer than a mark says,
+    /// blocks were lost, and they are made again from the tapes or the node does not start.
+    ///
+    /// # Errors
+    /// `Unknown`, `Corrupt`.
+    async fn block_count(&self, shard: u16) -> Result<u64, StoreError>;
 
     /// Blocks of one kind that overlap `span`, ascending by key, from after `after`.
     ///

@@ -78,6 +78,7 @@ mod tail;
 mod follower;
 mod view;
 mod resume;
+pub mod tasks;
 
 pub use codec::CodecError;
 pub use follower::{

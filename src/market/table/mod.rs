@@ -14,10 +14,12 @@
 //! [`TableError`], looks at a count before it makes room for it, and holds at most
 //! [`ROWS_MAX`] rows and [`BYTES_MAX`] bytes of columns and texts.
 
+mod body;
 mod bytes;
 mod column;
 mod events;
 mod layout;
+mod origins;
 mod series;
 #[cfg(test)]
 pub(crate) mod rows;

@@ -1,0 +1,165 @@
+//! One rule a key: its type, its range, and what would be right, in words.
+
+use std::net::SocketAddr;
+
+use toml::Value;
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rule {
+    /// A whole number, both ends included.
+    Number(i64, i64),
+    /// A text of 1 to 64 printable characters without blanks.
+    Name,
+    /// A short lower-case name, as it is written into frames and keys.
+    Region,
+    /// An IP address and port.
+    Address,
+    /// A folder.
+    Folder,
+    /// One of these texts.
+    OneOf(&'static [&'static str]),
+    /// Directives of the log filter.
+    LogFilter,
+    /// 64 hex digits, or nothing.
+    HexKey,
+}
+
+const KIB: i64 = 1 << 10;
+const MIB: i64 = 1 << 20;
+const GIB: i64 = 1 << 30;
+const HOUR_MS: i64 = 3_600_000;
+/// More than any count that makes sense on one node.
+const MANY: i64 = 10_000_000;
+
+/// The rule of every key. A test holds this against `config.default.toml`, both ways.
+pub(super) const RULES: &[(&str, Rule)] = &[
+    ("node.name", Rule::Name),
+    ("node.region", Rule::Region),
+    ("node.data", Rule::Folder),
+    ("node.drain_ms", Rule::Number(1_000, 600_000)),
+    ("http.listen", Rule::Address),
+    ("http.admin_listen", Rule::Address),
+    ("http.connections_max", Rule::Number(1, MANY)),
+    ("http.connections_per_source_max", Rule::Number(1, MANY)),
+    ("http.requests_in_flight_max", Rule::Number(1, MANY)),
+    ("http.source_requests_per_minute", Rule::Number(1, MANY)),
+    ("http.sources_max", Rule::Number(1, MANY)),
+    ("http.first_request_ms", Rule::Number(100, HOUR_MS)),
+    ("http.header_read_ms", Rule::Number(100, HOUR_MS)),
+    ("http.header_bytes_max", Rule::Number(8 * KIB, MIB)),
+    ("http.headers_max", Rule::Number(16, 1_000)),
+    ("http.http2_streams_max", Rule::Number(1, 10_000)),
+    ("http.body_bytes_max", Rule::Number(KIB, GIB)),
+    ("http.body_decompressed_bytes_max", Rule::Number(KIB, GIB)),
+    ("http.body_ratio_max", Rule::Number(2, 10_000)),
+    ("http.body_ms", Rule::Number(100, HOUR_MS)),
+    ("http.request_ms", Rule::Number(100, HOUR_MS)),
+    ("http.compress_bytes_min", Rule::Number(0, 65_535)),
+    ("ingest.ticks_max", Rule::Number(1, MANY)),
+    ("ingest.in_flight_bytes_max", Rule::Number(KIB, 64 * GIB)),
+    ("ingest.future_ms", Rule::Number(0, HOUR_MS)),
+    ("ingest.answer_ms", Rule::Number(100, HOUR_MS)),
+    ("tape.flush_bytes", Rule::Number(KIB, MIB)),
+    ("tape.frame_bytes_max", Rule::Number(KIB, 16 * MIB)),
+    ("tape.in_flight_eager", Rule::Number(1, 64)),
+    ("tape.in_flight_max", Rule::Number(1, 64)),
+    ("tape.queue_bytes_max", Rule::Number(MIB, 64 * GIB)),
+    ("tape.idle_ms", Rule::Number(100, 60_000)),
+    ("tape.poll_own_ms", Rule::Number(10, 60_000)),
+    ("tape.poll_remote_ms", Rule::Number(10, 60_000)),
+    ("tape.retire_after_ms", Rule::Number(1_000, 24 * HOUR_MS)),
+    ("tape.tail_bytes_max", Rule::Number(MIB, 1_024 * GIB)),
+    ("tape.held_bytes_max", Rule::Number(MIB, 64 * GIB)),
+    ("tape.requests_bytes_max", Rule::Number(MIB, 64 * GIB)),
+    ("tape.requests_minutes", Rule::Number(1, 1_440)),
+    ("store.seal_key", Rule::HexKey),
+    ("store.segment_bytes", Rule::Number(64 * KIB, 4 * GIB)),
+    ("store.tape_hours", Rule::Number(1, 24 * 365)),
+    ("store.low_space_percent", Rule::Number(0, 90)),
+    ("store.call_ms", Rule::Number(100, HOUR_MS)),
+    ("history.linger_ms", Rule::Number(100, HOUR_MS)),
+    ("history.block_ticks_max", Rule::Number(16, 65_536)),
+    ("history.page_limit_default", Rule::Number(1, 1_000_000)),
+    ("history.page_limit_max", Rule::Number(1, 1_000_000)),
+    ("history.symbols_max", Rule::Number(1, 100_000)),
+    ("history.page_read_bytes_max", Rule::Number(MIB, 16 * GIB)),
+    ("history.after_wait_ms", Rule::Number(0, 60_000)),
+    ("access.requests_per_minute", Rule::Number(1, MANY)),
+    ("access.requests_burst", Rule::Number(1, MANY)),
+    ("access.refresh_ms", Rule::Number(100, HOUR_MS)),
+    ("access.keys_max", Rule::Number(1, MANY)),
+    ("telemetry.log_format", Rule::OneOf(&["human", "json"])),
+    ("telemetry.log_level", Rule::LogFilter),
+    ("demo.symbols", Rule::Number(1, 20_000)),
+    ("demo.ticks_per_second", Rule::Number(1, 1_000_000)),
+    ("demo.seed", Rule::Number(0, i64::MAX)),
+];
+
+/// The rule of a key, if there is such a key.
+pub(super) fn rule_of(key: &str) -> Option<Rule> {
+    RULES.iter().find(|(name, _)| *name == key).map(|(_, rule)| *rule)
+}
+
+impl Rule {
+    /// A text from the environment or a flag as the value it stands for.
+    pub(super) fn value_of(self, text: &str) -> Value {
+        match self {
+            Self::Number(..) => match text.trim().replace('_', "").parse() {
+                Ok(number) => Value::Integer(number),
+                Err(_) => Value::String(text.to_owned()),
+            },
+            _ => Value::String(text.to_owned()),
+        }
+    }
+
+    /// Whether the value is right.
+    pub(super) fn allows(self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Number(min, max), Value::Integer(number)) => (min..=max).contains(number),
+            (Self::Name, Value::String(text)) => {
+                (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+            }
+            (Self::Region, Value::String(text)) => {
+                (1..=16).contains(&text.len())
+                    && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                    && text.starts_with(|first: char| first.is_ascii_lowercase())
+            }
+            (Self::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
+            (Self::Folder, Value::String(text)) => !text.is_empty() && !text.contains('\0'),
+            (Self::OneOf(texts), Value::String(text)) => texts.contains(&text.as_str()),
+            (Self::LogFilter, Value::String(text)) => {
+                !text.is_empty() && text.parse::<tracing_subscriber::filter::Targets>().is_ok()
+            }
+            (Self::HexKey, Value::String(text)) => {
+                text.is_empty() || (text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            }
+            _ => false,
+        }
+    }
+
+    /// What would be right.
+    pub(super) fn expected(self) -> String {
+        match self {
+            Self::Number(min, i64::MAX) => format!("a whole number from {min}"),
+            Self::Number(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Name => "1 to 64 printable characters without blanks".to_owned(),
+            Self::Region => "1 to 16 of a-z, 0-9 and '-', the first a letter, such as \"us-east\"".to_owned(),
+            Self::Address => "an IP address and port such as \"127.0.0.1:8080\"".to_owned(),
+            Self::Folder => "the path of a folder".to_owned(),
+            Self::OneOf(texts) => {
+                let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+                quoted.join(" or ")
+            }
+            Self::LogFilter => "a level (error, warn, info, debug, trace) or directives such as \
+                 \"info,tapeline::http=debug\""
+                .to_owned(),
+            Self::HexKey => "64 hex digits (32 bytes), or empty".to_owned(),
+        }
+    }
+
+    /// Whether the value is never shown.
+    pub(super) const fn is_secret(self) -> bool {
+        matches!(self, Self::HexKey)
+    }
+}

@@ -1,0 +1,223 @@
+//! The configuration as types. `config.default.toml` says what each key is for, and a test
+//! holds the two against each other.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+
+/// The whole configuration of a node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this node is and where its data is.
+    pub node: Node,
+    /// The HTTP doors and their limits.
+    pub http: Http,
+    /// What a request of ticks may hold.
+    pub ingest: Ingest,
+    /// The tape: writer, follower, tail.
+    pub tape: Tape,
+    /// What is stored and for how long.
+    pub store: Store,
+    /// Keeper and reader.
+    pub history: History,
+    /// Keys and their limits.
+    pub access: Access,
+    /// Logs.
+    pub telemetry: Telemetry,
+    /// The demo's synthetic market.
+    pub demo: Demo,
+}
+
+/// Who this node is and where its data is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Name in logs and in the registry of tapes.
+    pub name: String,
+    /// Region, a short lower-case name.
+    pub region: String,
+    /// Folder of everything the node stores.
+    pub data: PathBuf,
+    /// How long a drain may take.
+    pub drain_ms: u64,
+}
+
+/// The HTTP doors and their limits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Address of the public door; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Address of the admin door.
+    pub admin_listen: SocketAddr,
+    /// Open connections in all.
+    pub connections_max: usize,
+    /// Open connections from one source (IPv4 /24, IPv6 /64).
+    pub connections_per_source_max: usize,
+    /// Requests being answered at once.
+    pub requests_in_flight_max: usize,
+    /// Requests a minute from one address (IPv6: /64), before it has shown a key.
+    pub source_requests_per_minute: u32,
+    /// Addresses that are counted one by one.
+    pub sources_max: usize,
+    /// Time from connecting to the first request's headers.
+    pub first_request_ms: u64,
+    /// Time for the headers of a request.
+    pub header_read_ms: u64,
+    /// Bytes of request line and headers.
+    pub header_bytes_max: usize,
+    /// Number of headers.
+    pub headers_max: usize,
+    /// Concurrent HTTP/2 streams of a connection.
+    pub http2_streams_max: u32,
+    /// Bytes of a body as sent.
+    pub body_bytes_max: usize,
+    /// Bytes of a body after decompression.
+    pub body_decompressed_bytes_max: usize,
+    /// How many times larger than sent a body may become.
+    pub body_ratio_max: u32,
+    /// Time for a whole body to arrive.
+    pub body_ms: u64,
+    /// Time for a whole request.
+    pub request_ms: u64,
+    /// Answers smaller than this are not compressed.
+    pub compress_bytes_min: u16,
+}
+
+/// What a request of ticks may hold.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    /// Ticks of one request.
+    pub ticks_max: usize,
+    /// Bytes of all bodies and their ticks being taken in at once.
+    pub in_flight_bytes_max: usize,
+    /// How far in the future a tick's time may be.
+    pub future_ms: u64,
+    /// After this an unanswered request is told that its outcome is unknown.
+    pub answer_ms: u64,
+}
+
+/// The tape: writer, follower, tail.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tape {
+    /// The writer sends a frame as soon as it holds this.
+    pub flush_bytes: usize,
+    /// Bytes of one frame.
+    pub frame_bytes_max: usize,
+    /// Appends in flight up to which the writer does not wait to fill a frame.
+    pub in_flight_eager: usize,
+    /// Appends in flight at most.
+    pub in_flight_max: usize,
+    /// Bytes of ticks that wait for a frame.
+    pub queue_bytes_max: usize,
+    /// Silence after which the writer sends an empty frame.
+    pub idle_ms: u64,
+    /// Pause between polls of tapes of this region.
+    pub poll_own_ms: u64,
+    /// Pause between polls of tapes of other regions.
+    pub poll_remote_ms: u64,
+    /// Silence after which a tape is retired.
+    pub retire_after_ms: u64,
+    /// Memory for the newest ticks.
+    pub tail_bytes_max: usize,
+    /// Memory for frames that came before their predecessors.
+    pub held_bytes_max: usize,
+    /// Memory for requests seen.
+    pub requests_bytes_max: usize,
+    /// How long requests are remembered.
+    pub requests_minutes: u64,
+}
+
+/// What is stored and for how long.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Key of the envelope around all stored bytes, 64 hex digits; none: made at first start.
+    #[serde(deserialize_with = "secret")]
+    pub seal_key: Option<SecretString>,
+    /// Size of a segment of a tape.
+    pub segment_bytes: u64,
+    /// How long tapes are kept.
+    pub tape_hours: u64,
+    /// Free space of the disk below which the node warns.
+    pub low_space_percent: u64,
+    /// Deadline of a call to the store.
+    pub call_ms: u64,
+}
+
+/// Keeper and reader.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// How long ticks are gathered for a block.
+    pub linger_ms: u64,
+    /// Ticks of one block.
+    pub block_ticks_max: usize,
+    /// Data points of a page where the request names no limit.
+    pub page_limit_default: usize,
+    /// Data points of a page.
+    pub page_limit_max: usize,
+    /// Symbols of one request.
+    pub symbols_max: usize,
+    /// Stored bytes that one page may read.
+    pub page_read_bytes_max: usize,
+    /// How long a read waits for the position that it names.
+    pub after_wait_ms: u64,
+}
+
+/// Keys and their limits.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Access {
+    /// Requests a minute of one key.
+    pub requests_per_minute: u32,
+    /// Requests that one key may make at once.
+    pub requests_burst: u32,
+    /// Pause between reads of all keys.
+    pub refresh_ms: u64,
+    /// Keys in all.
+    pub keys_max: usize,
+}
+
+/// Logs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// Form of the logs.
+    pub log_format: LogFormat,
+    /// What is logged: a level, or directives such as `info,tapeline::http=debug`.
+    pub log_level: String,
+}
+
+/// Form of the logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The demo's synthetic market.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Demo {
+    /// Symbols of the market.
+    pub symbols: usize,
+    /// Ticks a second over all symbols.
+    pub ticks_per_second: u32,
+    /// Seed of the market.
+    pub seed: u64,
+}
+
+/// An empty text is no secret.
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then(|| SecretString::from(text)))
+}

@@ -1,0 +1,531 @@
+//! The fields of each kind of tick, and a tick filled from them.
+//!
+//! Both formats read through here: a [`Source`] gives keys and values in any order, the
+//! tables say what each may hold. Where `T` comes first, as everyone sends it, the object is
+//! read once; else it is read once for `T` and then again.
+
+use std::borrow::Cow;
+
+use super::number::{self, IntegerError};
+use super::refusal::{Refusal, Stop, Verdict};
+use crate::market::{
+    Bar, Cancel, CodeError, Conditions, Correction, Event, Exchange, Luld, Nanos, Price, Quote, SipTape,
+    Status, Symbol, Tick, Trade,
+};
+
+/// A value as a format gives it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value<'a> {
+    /// Nothing.
+    Null,
+    /// The text of a JSON number.
+    Number(&'a [u8]),
+    /// A whole number from 0.
+    Unsigned(u64),
+    /// A whole number below 0.
+    Negative(i64),
+    /// A float.
+    Single(f32),
+    /// A double.
+    Double(f64),
+    /// A text.
+    Text(Cow<'a, str>),
+    /// A timestamp.
+    Time(Nanos),
+    /// An array, read as conditions.
+    List(Result<Conditions, CodeError>),
+    /// A boolean, an object, or another thing that no field holds.
+    Other,
+}
+
+/// The inside of one object, key by key.
+pub(super) trait Source<'a>: Clone {
+    /// Enters the value: true for an object. Another value is not passed.
+    fn enter(&mut self) -> Result<bool, Stop>;
+    /// The next key, or `None` behind the last.
+    fn key(&mut self) -> Result<Option<Cow<'a, str>>, Stop>;
+    /// The value behind a key, or any value.
+    fn value(&mut self) -> Result<Value<'a>, Stop>;
+    /// The bytes passed so far.
+    fn at(&self) -> usize;
+    /// The beginning of the value that starts at a byte, as text.
+    fn excerpt(&self, from: usize) -> String;
+}
+
+/// Reads one value as a tick.
+pub(super) fn read_tick<'a, S: Source<'a>>(source: &mut S) -> Result<Verdict, Stop> {
+    let start = source.at();
+    if !source.enter()? {
+        source.value()?;
+        let value = source.excerpt(start);
+        return Ok(Err(Refusal::new(
+            Refusal::WHOLE,
+            &value,
+            "is not an object",
+            "an object with T, S, t and more",
+        )));
+    }
+    let inside = source.clone();
+    let mut key = source.key()?;
+    let in_front = key.as_deref() == Some("T");
+    if !in_front {
+        while key.as_deref().is_some_and(|key| key != "T") {
+            source.value()?;
+            key = source.key()?;
+        }
+        if key.is_none() {
+            return Ok(Err(Refusal::new("T", "", "is missing", KINDS)));
+        }
+    }
+    let from = source.at();
+    let letter = source.value()?;
+    let Some(mut draft) = Draft::of(&letter) else {
+        let refusal = Refusal::new("T", &source.excerpt(from), "is not a kind of tick", KINDS);
+        while source.key()?.is_some() {
+            source.value()?;
+        }
+        return Ok(Err(refusal));
+    };
+    if in_front {
+        draft.seen = 1;
+    } else {
+        *source = inside;
+    }
+    while let Some(key) = source.key()? {
+        let from = source.at();
+        let value = source.value()?;
+        draft.set(&key, &value, &|| source.excerpt(from));
+    }
+    Ok(draft.finish())
+}
+
+const KINDS: &str = "one of t, q, b, u, d, s, l, c, x";
+/// Exchange ids of trades are signed 64-bit numbers in the SDKs.
+const NUMBER_MAX: u64 = i64::MAX.unsigned_abs();
+/// The most bytes of a status text.
+pub(super) const TEXT_BYTES_MAX: usize = 255;
+
+/// What a field holds; the number tells which of several it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Kind,
+    Symbol,
+    Time,
+    Tape,
+    Exchange(usize),
+    Price(usize),
+    Vwap,
+    Size(usize),
+    Number(usize),
+    Count(usize),
+    Conditions(usize),
+    Text(usize),
+    Action,
+}
+
+impl Slot {
+    /// What would be right.
+    const fn expected(self) -> &'static str {
+        match self {
+            Self::Kind => KINDS,
+            Self::Symbol => "1 to 16 of A-Z, 0-9, '.', '-', '/' and '_', the first a letter, a digit or '_'",
+            Self::Time => "an RFC 3339 time such as 2024-01-03T14:30:00.123456789Z",
+            Self::Tape => "one of A, B, C, N, O",
+            Self::Exchange(_) => "one printable ASCII character",
+            Self::Price(_) | Self::Vwap => {
+                "a number with at most nine decimals, within ±9223372036.854775807"
+            }
+            Self::Size(_) => "a whole number of shares from 0 to 4294967295",
+            Self::Number(_) => "a whole number from 0 to 9223372036854775807",
+            Self::Count(_) => "a whole number from 0 to 18446744073709551615",
+            Self::Conditions(_) => "an array of at most seven texts of one printable ASCII character",
+            Self::Text(_) => "a text of at most 255 bytes",
+            Self::Action => "C for a cancel or E for an error",
+        }
+    }
+}
+
+/// One field of one kind.
+struct Spec {
+    key: &'static str,
+    code: u16,
+    slot: Slot,
+    required: bool,
+}
+
+const fn must(key: &'static str, slot: Slot) -> Spec {
+    Spec { key, code: code(key), slot, required: true }
+}
+
+const fn may(key: &'static str, slot: Slot) -> Spec {
+    Spec { key, code: code(key), slot, required: false }
+}
+
+/// A key of one or two bytes as a number, for a fast look-up; 0 for any other.
+const fn code(key: &str) -> u16 {
+    match key.as_bytes() {
+        [one] => *one as u16,
+        [one, two] => u16::from_le_bytes([*one, *two]),
+        _ => 0,
+    }
+}
+
+const T: Spec = must("T", Slot::Kind);
+const S: Spec = must("S", Slot::Symbol);
+const TIME: Spec = must("t", Slot::Time);
+const Z: Spec = may("z", Slot::Tape);
+
+static TRADE: &[Spec] = &[
+    T,
+    S,
+    may("i", Slot::Number(0)),
+    may("x", Slot::Exchange(0)),
+    must("p", Slot::Price(0)),
+    must("s", Slot::Size(0)),
+    may("c", Slot::Conditions(0)),
+    TIME,
+    Z,
+];
+static QUOTE: &[Spec] = &[
+    T,
+    S,
+    may("ax", Slot::Exchange(0)),
+    must("ap", Slot::Price(0)),
+    must("as", Slot::Size(0)),
+    may("bx", Slot::Exchange(1)),
+    must("bp", Slot::Price(1)),
+    must("bs", Slot::Size(1)),
+    may("c", Slot::Conditions(0)),
+    TIME,
+    Z,
+];
+static BAR: &[Spec] = &[
+    T,
+    S,
+    must("o", Slot::Price(0)),
+    must("h", Slot::Price(1)),
+    must("l", Slot::Price(2)),
+    must("c", Slot::Price(3)),
+    must("v", Slot::Count(0)),
+    may("n", Slot::Count(1)),
+    may("vw", Slot::Vwap),
+    TIME,
+];
+static STATUS: &[Spec] = &[
+    T,
+    S,
+    must("sc", Slot::Text(0)),
+    may("sm", Slot::Text(1)),
+    may("rc", Slot::Text(2)),
+    may("rm", Slot::Text(3)),
+    TIME,
+    Z,
+];
+static LULD: &[Spec] =
+    &[T, S, must("u", Slot::Price(0)), must("d", Slot::Price(1)), may("i", Slot::Exchange(0)), TIME, Z];
+static CORRECTION: &[Spec] = &[
+    T,
+    S,
+    may("x", Slot::Exchange(0)),
+    must("oi", Slot::Number(0)),
+    must("op", Slot::Price(0)),
+    must("os", Slot::Size(0)),
+    may("oc", Slot::Conditions(0)),
+    must("ci", Slot::Number(1)),
+    must("cp", Slot::Price(1)),
+    must("cs", Slot::Size(1)),
+    may("cc", Slot::Conditions(1)),
+    TIME,
+    Z,
+];
+static CANCEL: &[Spec] = &[
+    T,
+    S,
+    must("i", Slot::Number(0)),
+    may("x", Slot::Exchange(0)),
+    must("p", Slot::Price(0)),
+    must("s", Slot::Size(0)),
+    must("a", Slot::Action),
+    TIME,
+    Z,
+];
+
+fn table(letter: u8) -> Option<&'static [Spec]> {
+    Some(match letter {
+        b't' => TRADE,
+        b'q' => QUOTE,
+        b'b' | b'u' | b'd' => BAR,
+        b's' => STATUS,
+        b'l' => LULD,
+        b'c' => CORRECTION,
+        b'x' => CANCEL,
+        _ => return None,
+    })
+}
+
+/// A tick under way.
+struct Draft {
+    letter: u8,
+    table: &'static [Spec],
+    /// One bit a field of the table that was given; `T` is the lowest.
+    seen: u16,
+    symbol: Option<Symbol>,
+    time: Nanos,
+    tape: SipTape,
+    exchanges: [Exchange; 2],
+    prices: [Price; 4],
+    vwap: Option<Price>,
+    sizes: [u32; 2],
+    numbers: [Option<u64>; 2],
+    counts: [u64; 2],
+    conditions: [Conditions; 2],
+    texts: [Box<str>; 4],
+    is_error: bool,
+    refusal: Option<Box<Refusal>>,
+}
+
+/// Why a value does not go into its slot.
+type Unfit = Cow<'static, str>;
+
+impl Draft {
+    fn of(letter: &Value<'_>) -> Option<Self> {
+        let Value::Text(text) = letter else { return None };
+        let [letter] = text.as_bytes() else { return None };
+        Some(Self {
+            letter: *letter,
+            table: table(*letter)?,
+            seen: 0,
+            symbol: None,
+            time: Nanos(0),
+            tape: SipTape::ABSENT,
+            exchanges: [Exchange::BLANK; 2],
+            prices: [Price(0); 4],
+            vwap: None,
+            sizes: [0; 2],
+            numbers: [None; 2],
+            counts: [0; 2],
+            conditions: [Conditions::default(); 2],
+            texts: Default::default(),
+            is_error: false,
+            refusal: None,
+        })
+    }
+
+    /// Takes one field. The first refusal stays; what follows is only read over.
+    fn set(&mut self, key: &str, value: &Value<'_>, excerpt: &dyn Fn() -> String) {
+        if self.refusal.is_some() {
+            return;
+        }
+        let code = code(key);
+        let found = self.table.iter().enumerate().find(|(_, spec)| spec.code == code && code != 0);
+        let Some((at, spec)) = found else {
+            self.refusal =
+                Some(Refusal::new(key, &excerpt(), "is not a field of this kind of tick", self.keys()));
+            return;
+        };
+        let bit = 1_u16 << at;
+        if self.seen & bit != 0 {
+            self.refusal = Some(Refusal::new(key, &excerpt(), "is given twice", "each field once"));
+            return;
+        }
+        self.seen |= bit;
+        if !spec.required && *value == Value::Null {
+            return;
+        }
+        if let Err(why) = self.put(spec.slot, value) {
+            self.refusal = Some(Refusal::new(key, &excerpt(), why, spec.slot.expected()));
+        }
+    }
+
+    fn keys(&self) -> String {
+        let keys: Vec<&str> = self.table.iter().map(|spec| spec.key).collect();
+        format!("one of {}", keys.join(", "))
+    }
+
+    fn put(&mut self, slot: Slot, value: &Value<'_>) -> Result<(), Unfit> {
+        match slot {
+            Slot::Kind => {}
+            Slot::Symbol => {
+                let text = text(value)?;
+                self.symbol = Some(Symbol::parse(text.as_bytes()).map_err(|_| "is not a symbol")?);
+            }
+            Slot::Time => {
+                self.time = match value {
+                    Value::Time(time) => *time,
+                    _ => Nanos::parse(text(value)?.as_bytes()).map_err(|_| "is not a time")?,
+                }
+            }
+            Slot::Tape => {
+                self.tape = SipTape::parse(text(value)?.as_bytes()).map_err(|error| error.to_string())?
+            }
+            Slot::Exchange(at) => {
+                let code = Exchange::parse(text(value)?.as_bytes()).map_err(|error| error.to_string())?;
+                place(&mut self.exchanges, at, code);
+            }
+            Slot::Price(at) => place(&mut self.prices, at, price(value)?),
+            Slot::Vwap => self.vwap = Some(price(value)?),
+            Slot::Size(at) => {
+                let size = integer(value, u64::from(u32::MAX))?;
+                place(&mut self.sizes, at, u32::try_from(size).map_err(|_| "is too large")?);
+            }
+            Slot::Number(at) => place(&mut self.numbers, at, Some(integer(value, NUMBER_MAX)?)),
+            Slot::Count(at) => place(&mut self.counts, at, integer(value, u64::MAX)?),
+            Slot::Conditions(at) => match value {
+                Value::List(codes) => {
+                    place(&mut self.conditions, at, codes.map_err(|error| error.to_string())?);
+                }
+                _ => return Err("is not an array".into()),
+            },
+            Slot::Text(at) => {
+                let text = text(value)?;
+                if text.len() > TEXT_BYTES_MAX {
+                    return Err("is longer than 255 bytes".into());
+                }
+                place(&mut self.texts, at, text.into());
+            }
+            Slot::Action => {
+                self.is_error = match text(value)? {
+                    "C" => false,
+                    "E" => true,
+                    _ => return Err("is not an action".into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Verdict {
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        let missing = |(at, spec): &(usize, &Spec)| spec.required && self.seen & (1_u16 << at) == 0;
+        if let Some((_, spec)) = self.table.iter().enumerate().find(missing) {
+            return Err(Refusal::new(spec.key, "", "is missing", spec.slot.expected()));
+        }
+        let Some(symbol) = self.symbol else {
+            return Err(Refusal::new("S", "", "is missing", Slot::Symbol.expected()));
+        };
+        Ok(Tick { symbol, time: self.time, event: self.event() })
+    }
+
+    fn event(self) -> Event {
+        let [exchange, bid_exchange] = self.exchanges;
+        let [first, second, third, fourth] = self.prices;
+        let [size, second_size] = self.sizes;
+        let [number, corrected] = self.numbers;
+        let [conditions, corrected_conditions] = self.conditions;
+        let tape = self.tape;
+        match self.letter {
+            b'q' => Event::Quote(Quote {
+                ask_exchange: exchange,
+                ask_price: first,
+                ask_size: size,
+                bid_exchange,
+                bid_price: second,
+                bid_size: second_size,
+                conditions,
+                tape,
+            }),
+            b'b' | b'u' | b'd' => {
+                let [volume, trades] = self.counts;
+                let updated = self.letter == b'u';
+                let bar = Bar {
+                    open: first,
+                    high: second,
+                    low: third,
+                    close: fourth,
+                    volume,
+                    trades,
+                    vwap: self.vwap,
+                    updated,
+                };
+                if self.letter == b'd' { Event::DayBar(bar) } else { Event::MinuteBar(bar) }
+            }
+            b's' => {
+                let [status_code, status_message, reason_code, reason_message] = self.texts;
+                Event::Status(Box::new(Status {
+                    status_code,
+                    status_message,
+                    reason_code,
+                    reason_message,
+                    tape,
+                }))
+            }
+            b'l' => Event::Luld(Luld { limit_up: first, limit_down: second, indicator: exchange, tape }),
+            b'c' => Event::Correction(Box::new(Correction {
+                exchange,
+                original_id: number.unwrap_or_default(),
+                original_price: first,
+                original_size: size,
+                original_conditions: conditions,
+                corrected_id: corrected.unwrap_or_default(),
+                corrected_price: second,
+                corrected_size: second_size,
+                corrected_conditions,
+                tape,
+            })),
+            b'x' => Event::Cancel(Cancel {
+                id: number.unwrap_or_default(),
+                exchange,
+                price: first,
+                size,
+                error: self.is_error,
+                tape,
+            }),
+            _ => Event::Trade(Trade { id: number, exchange, price: first, size, conditions, tape }),
+        }
+    }
+}
+
+fn place<V>(slots: &mut [V], at: usize, value: V) {
+    if let Some(slot) = slots.get_mut(at) {
+        *slot = value;
+    }
+}
+
+fn text<'v>(value: &'v Value<'_>) -> Result<&'v str, Unfit> {
+    match value {
+        Value::Text(text) => Ok(text),
+        _ => Err("is not a text".into()),
+    }
+}
+
+fn price(value: &Value<'_>) -> Result<Price, Unfit> {
+    let price = match value {
+        Value::Number(text) => number::price(text),
+        Value::Double(double) => Price::from_f64(*double),
+        // The shortest decimal of the float, which its double no longer has.
+        Value::Single(single) if single.is_finite() => {
+            number::price(ryu::Buffer::new().format(*single).as_bytes())
+        }
+        Value::Unsigned(whole) => return dollars(i64::try_from(*whole).ok()),
+        Value::Negative(whole) => return dollars(Some(*whole)),
+        _ => return Err("is not a number".into()),
+    };
+    price.map_err(|error| error.to_string().into())
+}
+
+fn dollars(whole: Option<i64>) -> Result<Price, Unfit> {
+    let units = whole.and_then(|whole| whole.checked_mul(Price::ONE));
+    units.map(Price).ok_or(Cow::Borrowed("is outside ±9223372036.854775807"))
+}
+
+fn integer(value: &Value<'_>, max: u64) -> Result<u64, Unfit> {
+    let integer = match value {
+        Value::Number(text) => number::integer(text, max),
+        Value::Unsigned(whole) => {
+            Ok(*whole).and_then(|whole| if whole <= max { Ok(whole) } else { Err(IntegerError::TooLarge) })
+        }
+        Value::Negative(_) => Err(IntegerError::Negative),
+        Value::Single(single) => number::integer_of_double(f64::from(*single), max),
+        Value::Double(double) => number::integer_of_double(*double, max),
+        _ => return Err("is not a number".into()),
+    };
+    integer.map_err(|error| {
+        Cow::Borrowed(match error {
+            IntegerError::Fractional => "has a fraction",
+            IntegerError::Negative => "is below zero",
+            IntegerError::TooLarge => "is too large",
+        })
+    })
+}
