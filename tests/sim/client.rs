@@ -151,7 +151,12 @@ impl Sim {
         }
     }
 
-    fn replayed(&mut self, client: usize, session: u64, answer: Option<Vec<std::sync::Arc<tapeline::tape::Frame>>>) {
+    fn replayed(
+        &mut self,
+        client: usize,
+        session: u64,
+        answer: Option<Vec<std::sync::Arc<tapeline::tape::Frame>>>,
+    ) {
         let of = &mut self.clients[client];
         let Some(node) = of.node.filter(|_| of.session == session) else { return };
         let Some(mut resume) = of.resume.take() else { return };
@@ -239,7 +244,7 @@ impl Sim {
 
     /// An explicit gap.
     fn tell(&mut self, client: usize, tape: TapeId, seqs: RangeInclusive<u64>) {
-        let frames = self.ledger.frames.get(&tape).into_iter().flat_map(|frames| frames.range(seqs));
+        let frames = self.ledger.frames.get(&tape).into_iter().flat_map(|frames| frames.range(seqs.clone()));
         let ticks: Vec<(usize, Bits)> =
             frames.flat_map(|(_, frame)| frame.pieces.iter().map(piece_bits)).collect();
         for (request, ticks) in ticks {

@@ -12,6 +12,7 @@ use tapeline::tape::{
 };
 
 use crate::checks::Check;
+use crate::fold::Folds;
 use crate::schedule;
 use crate::world::{Bits, INTAKE_END, Parked, SHARDS, Sim, bits, region_name, region_number, request_key};
 
@@ -42,6 +43,7 @@ pub struct Node {
     /// Up to where each tape's progress was checked, and the first of it.
     pub checked: BTreeMap<TapeId, u64>,
     pub forgotten: BTreeSet<TapeId>,
+    pub folds: Folds,
     tokens: BTreeMap<Token, usize>,
 }
 
@@ -69,6 +71,7 @@ impl Node {
             log: Vec::new(),
             checked: BTreeMap::new(),
             forgotten: BTreeSet::new(),
+            folds: Folds::new(),
             tokens: BTreeMap::new(),
         }
     }
@@ -87,7 +90,11 @@ impl Sim {
         self.counts.boots += 1;
         let region = self.nodes[node].region;
         let skew = i64::try_from(self.knobs.skew_ms).unwrap();
-        let skew = if skew == 0 { 0 } else { i64::try_from(self.rng.range(0, 2 * self.knobs.skew_ms)).unwrap() - skew };
+        let skew = if skew == 0 {
+            0
+        } else {
+            i64::try_from(self.rng.range(0, 2 * self.knobs.skew_ms)).unwrap() - skew
+        };
         let offset = self.rng.range(0, 10_000_000);
         let of = &mut self.nodes[node];
         of.boot += 1;
@@ -98,10 +105,12 @@ impl Sim {
         of.log.clear();
         of.checked.clear();
         of.forgotten.clear();
+        of.folds.clear();
         let now = self.now(node);
         let mut ids = self.rng.fork();
         let config = self.follower_config(node);
-        let follower = Follower::new(config, Box::new(move || ids.next()), now).with_rules(self.rules.follower);
+        let follower =
+            Follower::new(config, Box::new(move || ids.next()), now).with_rules(self.rules.follower);
         let tail_config =
             TailConfig { bytes_max: self.knobs.tail_bytes, keep_ms: self.knobs.tail_keep_ms, shards: SHARDS };
         let tail = Tail::new(tail_config).with_rules(self.rules.tail);

@@ -233,7 +233,8 @@ impl Sim {
         let own = self.t + self.rng.range(1, 20);
         let other = self.t + self.rng.pick(&[200, 2_000, 8_000, 8_000, 40_000]);
         let visible = if region == 0 { [own, other] } else { [other, own] };
-        let states = self.records.registry.entry(tape).or_insert_with(|| Registered { region, states: Vec::new() });
+        let states =
+            self.records.registry.entry(tape).or_insert_with(|| Registered { region, states: Vec::new() });
         states.states.push((row, self.t, visible));
         self.ledger.home.insert(tape, region);
     }
