@@ -183,7 +183,7 @@ impl Sim {
         }
         let held = view.follower().status(self.now(node).mono).held_bytes;
         let bounds = [
-            ("held", held, self.knobs.held.iter().copied().max().unwrap_or(0)),
+            ("held", held, self.nodes[node].held_limit),
             ("tail", view.tail().bytes(), self.knobs.tail_bytes),
             ("requests", view.requests().bytes(), self.knobs.memory),
         ];
@@ -338,8 +338,11 @@ impl Sim {
 
     /// Frames that this node covers: those applied last, and some of the acknowledged.
     fn to_read(&mut self, node: usize) -> Vec<(TapeId, u64)> {
-        let log = &self.nodes[node].log;
-        let mut frames: Vec<(TapeId, u64)> = log.iter().rev().take(120).copied().collect();
+        let of = &self.nodes[node];
+        // What another node of the region has passed by a gap is shown as one, also where this node
+        // has it.
+        let shown = |(tape, seq): &(TapeId, u64)| !self.in_gap(of.region, *tape, *seq);
+        let mut frames: Vec<(TapeId, u64)> = of.log.iter().rev().take(120).copied().filter(shown).collect();
         let acked: Vec<(TapeId, u64)> = self.ledger.acked.iter().copied().collect();
         for _ in 0..40 {
             if acked.is_empty() {
@@ -378,7 +381,13 @@ impl Sim {
             for (request, ticks) in self.ledger.frames[tape][seq].pieces.iter().map(piece_bits) {
                 let of = |found: &BTreeMap<usize, Bits>| found.get(&request).copied().unwrap_or(0);
                 if ticks & !(of(tail) | of(blocks)) != 0 {
-                    return Some(format!("ticks of request {request} in frame {seq} of {tape}"));
+                    let acked = self.ledger.acked.contains(&(*tape, *seq));
+                    let by: Vec<usize> = (0..self.nodes.len())
+                        .filter(|node| self.nodes[*node].applied.contains(&(*tape, *seq)))
+                        .collect();
+                    return Some(format!(
+                        "ticks of request {request} in frame {seq} of {tape} (acknowledged {acked}, applied by {by:?})"
+                    ));
                 }
             }
         }
@@ -416,6 +425,7 @@ impl Sim {
             let missed: Vec<&(TapeId, u64)> = self.ledger.acked.iter().filter(misses).collect();
             if let Some((tape, seq)) = missed.first() {
                 let what = format!("node {node} lacks {} frames, such as {seq} of {tape}", missed.len());
+                let what = format!("{what}; it knows {}", view.follower().describe(*tape));
                 wrong.push((Check::Follow, what));
             }
             let covered = self.ledger.frames.iter().flat_map(|(tape, frames)| {

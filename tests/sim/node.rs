@@ -36,6 +36,8 @@ pub struct Node {
     pub owns: BTreeSet<u8>,
     pub draining: bool,
     pub held_bytes_max: usize,
+    /// What the follower of this boot has.
+    pub held_limit: usize,
     pub retire_after_ms: u64,
     /// What was applied since the boot, in order.
     pub applied: BTreeSet<(TapeId, u64)>,
@@ -66,6 +68,7 @@ impl Node {
             owns: BTreeSet::new(),
             draining: false,
             held_bytes_max: 0,
+            held_limit: 0,
             retire_after_ms: 0,
             applied: BTreeSet::new(),
             log: Vec::new(),
@@ -126,7 +129,7 @@ impl Sim {
             lists.push((region_name(of), version, list));
         }
         // Any older mark is as good (I6).
-        let marks = self.read_marks(region, 2);
+        let marks = self.read_marks(region, if self.knobs.embedded { 0 } else { 2 });
         view.boot(lists, marks, now);
         let started: Vec<(TapeId, u64)> =
             view.follower().followed().map(|(tape, progress)| (tape, progress.next)).collect();
@@ -162,6 +165,7 @@ impl Sim {
         if self.nodes[node].held_bytes_max > 0 {
             config.held_bytes_max = self.nodes[node].held_bytes_max - 1;
         }
+        self.nodes[node].held_limit = config.held_bytes_max;
         config.held_full_stops = self.knobs.held_full_stops;
         config.void_ms = (5_000, 20_000, 20_000);
         config.missing_ms = 60_000;
@@ -306,7 +310,9 @@ impl Sim {
                     self.note_refused(node, request);
                 }
             }
-            WriterEffect::Drained { .. } => {}
+            WriterEffect::Drained { clean: true } => {}
+            // The process ends without having finished its tape.
+            WriterEffect::Drained { clean: false } => self.at_node(1, node, move |sim| sim.crash_and_boot(node)),
         }
     }
 
@@ -476,8 +482,12 @@ impl Sim {
             let mut frames = sim.read(region, region, tape, &seqs, bytes_max).unwrap_or_default();
             frames.extend(sim.read(home, region, tape, &seqs, bytes_max).unwrap_or_default());
             let now = sim.now(node);
+            let found = !frames.is_empty();
             for frame in frames {
                 sim.view(node).restore(frame, now);
+            }
+            if found {
+                sim.read_shed(node);
             }
         });
     }
@@ -520,9 +530,9 @@ impl Sim {
                 KeeperEffect::PutMark { shard, mark } => {
                     // An old mark may land after a newer one of another owner.
                     let delay = self.rng.pick(&[2, 50, 2_000]);
-                    let known = self.rng.chance(95);
+                    let (known, written) = (self.rng.chance(95), self.t);
                     self.at(delay, move |sim| {
-                        sim.put_mark(region, shard, mark.clone());
+                        sim.put_mark(region, shard, mark.clone(), written);
                         sim.check_mark(region, shard, &mark.position);
                         sim.at_node(1, node, move |sim| {
                             if known {

@@ -198,7 +198,7 @@ pub fn run(seed: u64, scenario: Option<Scenario>, rules: Rules) -> (Scenario, Si
 }
 
 impl Sim {
-    fn crash_and_boot(&mut self, node: usize) {
+    pub fn crash_and_boot(&mut self, node: usize) {
         if self.nodes[node].up {
             self.crash(node);
             let delay = self.rng.pick(&[300, 3_000, 20_000]);

@@ -169,6 +169,7 @@ impl Sim {
         seqs: &RangeInclusive<u64>,
         bytes_max: usize,
     ) -> Option<Vec<Arc<Frame>>> {
+        assert!(seqs.start() <= seqs.end(), "a read of {seqs:?}");
         let up: Vec<usize> = (0..REPLICAS).filter(|replica| self.replicas.up[region][*replica]).collect();
         if up.len() < 2 || (self.cut && region != from) {
             return None;
@@ -224,6 +225,7 @@ pub struct Records {
     /// What was ever retired, for who knows everything: tape -> (region, list, k, progress).
     pub ever_retired: BTreeMap<(TapeId, u64), (usize, u64, tapeline::tape::Progress)>,
     marks: BTreeMap<(usize, u8), Vec<Mark>>,
+    mark_written: BTreeMap<(usize, u8), u64>,
     pub gaps: [Vec<GapRow>; 2],
 }
 
@@ -310,8 +312,15 @@ impl Sim {
         self.records.lost[region] = true;
     }
 
-    pub fn put_mark(&mut self, region: usize, shard: u8, mark: Mark) {
+    /// On one disk the mark that was written last wins; among replicas an old one may be read after
+    /// a newer one.
+    pub fn put_mark(&mut self, region: usize, shard: u8, mark: Mark, written: u64) {
         self.counts.marks += 1;
+        let last = self.records.mark_written.entry((region, shard)).or_default();
+        if self.knobs.embedded && written < *last {
+            return;
+        }
+        *last = written;
         self.records.marks.entry((region, shard)).or_default().push(mark);
     }
 
