@@ -27,6 +27,8 @@ async fn overload_is_refused_quickly_with_bounded_memory() {
     let folder = tempfile::tempdir().expect("a folder");
     let limits = [
         "ingest.in_flight_bytes_max=16777216",
+        "http.body_bytes_max=8388608",
+        "http.body_decompressed_bytes_max=8388608",
         "tape.queue_bytes_max=16777216",
         "tape.tail_bytes_max=67108864",
         "tape.held_bytes_max=16777216",

@@ -312,7 +312,9 @@ impl Sim {
             }
             WriterEffect::Drained { clean: true } => {}
             // The process ends without having finished its tape.
-            WriterEffect::Drained { clean: false } => self.at_node(1, node, move |sim| sim.crash_and_boot(node)),
+            WriterEffect::Drained { clean: false } => {
+                self.at_node(1, node, move |sim| sim.crash_and_boot(node))
+            }
         }
     }
 
@@ -516,10 +518,14 @@ impl Sim {
         let region = self.nodes[node].region;
         for effect in effects {
             match effect {
-                KeeperEffect::PutBlocks { shard, put, blocks, .. } => {
+                KeeperEffect::PutBlocks { shard, put, buckets, .. } => {
                     let (delay, known) = (self.rng.range(5, 300), self.rng.chance(95));
-                    let rows: Vec<(usize, Bits)> =
-                        blocks.iter().flat_map(|block| block.rows.iter()).map(row_bits).collect();
+                    let rows: Vec<(usize, Bits)> = buckets
+                        .iter()
+                        .flat_map(|(_, blocks)| blocks)
+                        .flat_map(|block| &block.rows)
+                        .map(row_bits)
+                        .collect();
                     self.at_node(delay, node, move |sim| {
                         for (request, ticks) in rows {
                             *sim.blocks[region].entry(request).or_default() |= ticks;
