@@ -419,8 +419,10 @@ impl Sim {
             };
             let own = |tape: TapeId| view.follower().own_progress(tape);
             let misses = |(tape, seq): &&(TapeId, u64)| match own(*tape) {
-                Some(progress) => !progress.covers(*seq) && !self.in_gap(of.region, *tape, *seq),
-                None => self.is_alive_row(*tape) && !self.in_gap(of.region, *tape, *seq),
+                // What has expired is looked for in blocks.
+                _ if !self.is_alive_row(*tape) || self.in_gap(of.region, *tape, *seq) => false,
+                Some(progress) => !progress.covers(*seq),
+                None => true,
             };
             let missed: Vec<&(TapeId, u64)> = self.ledger.acked.iter().filter(misses).collect();
             if let Some((tape, seq)) = missed.first() {
