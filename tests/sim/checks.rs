@@ -202,11 +202,22 @@ impl Sim {
         self.records.gaps[region].iter().any(holds)
     }
 
+    /// A frame that another region wrote and that expired before a cut healed: this region never
+    /// had a way to it, and where nothing that outlived it tells of it (its tape was retired before,
+    /// its row says less) only a rebuild brings it.
+    fn beyond_reach(&self, region: usize, tape: TapeId, seq: u64) -> bool {
+        let sealed = self.ledger.sealed_at.get(&(tape, seq)).copied().unwrap_or(0);
+        let foreign = self.ledger.home.get(&tape).is_some_and(|home| *home != region);
+        let (from, to) = self.long_cut;
+        foreign && sealed + 5_000 > from && sealed + self.knobs.frame_ttl_ms < to + 5_000
+    }
+
     pub fn note_forgot(&mut self, node: usize, tape: TapeId) {
         self.counts.forgot += 1;
+        let region = self.nodes[node].region;
         let low = self.low(tape);
         let reached = self.nodes[node].checked.get(&tape).copied().unwrap_or(1);
-        if reached <= low {
+        if (reached..=low).any(|seq| !self.beyond_reach(region, tape, seq)) {
             self.fail(
                 Check::Follow,
                 format!("node {node} forgot {tape} at {reached}, acknowledged is {low}"),
@@ -419,8 +430,11 @@ impl Sim {
             };
             let own = |tape: TapeId| view.follower().own_progress(tape);
             let misses = |(tape, seq): &&(TapeId, u64)| match own(*tape) {
-                Some(progress) => !progress.covers(*seq) && !self.in_gap(of.region, *tape, *seq),
-                None => self.is_alive_row(*tape) && !self.in_gap(of.region, *tape, *seq),
+                // What has expired is looked for in blocks.
+                _ if !self.is_alive_row(*tape) || self.in_gap(of.region, *tape, *seq) => false,
+                _ if self.beyond_reach(of.region, *tape, *seq) => false,
+                Some(progress) => !progress.covers(*seq),
+                None => true,
             };
             let missed: Vec<&(TapeId, u64)> = self.ledger.acked.iter().filter(misses).collect();
             if let Some((tape, seq)) = missed.first() {
@@ -456,6 +470,13 @@ impl Sim {
     }
 
     fn check_end_clients(&mut self) {
+        let mut beyond: BTreeMap<usize, Bits> = BTreeMap::new();
+        for (tape, frames) in self.ledger.frames.iter().filter(|_| self.long_cut.1 > 0) {
+            let of = frames.values().filter(|frame| (0..2).any(|of| self.beyond_reach(of, *tape, frame.seq)));
+            for (request, ticks) in of.flat_map(|frame| frame.pieces.iter().map(piece_bits)) {
+                *beyond.entry(request).or_default() |= ticks;
+            }
+        }
         for client in 0..self.clients.len() {
             let of = &self.clients[client];
             if of.node.is_none() || of.replaying {
@@ -469,7 +490,7 @@ impl Sim {
                 .copied()
                 .filter(|request| {
                     let has = |of: &BTreeMap<usize, Bits>| of.get(request).copied().unwrap_or(0);
-                    self.ledger.full[*request] & !(has(&of.got) | has(&of.told)) != 0
+                    self.ledger.full[*request] & !(has(&of.got) | has(&of.told) | has(&beyond)) != 0
                 })
                 .collect();
             if let Some(first) = missed.first() {
@@ -495,13 +516,34 @@ impl Sim {
                     *exempt.entry(request).or_default() |= ticks;
                 }
             }
+            for (tape, frames) in &self.ledger.frames {
+                let beyond = frames.values().filter(|frame| self.beyond_reach(region, *tape, frame.seq));
+                for (request, ticks) in beyond.flat_map(|frame| frame.pieces.iter().map(piece_bits)) {
+                    *exempt.entry(request).or_default() |= ticks;
+                }
+            }
             let of = |found: &BTreeMap<usize, Bits>, request| found.get(&request).copied().unwrap_or(0);
             let blocks = &self.blocks[region];
             let lost = self.ledger.acked_requests.iter().find(|request| {
                 self.ledger.full[**request] & !(of(blocks, **request) | of(&exempt, **request)) != 0
             });
             let strange = blocks.iter().find(|(request, ticks)| **ticks & !self.ledger.full[**request] != 0);
-            let lost = lost.map(|request| format!("region {region} lacks ticks of request {request}"));
+            let of_request = |request: usize| -> Vec<(TapeId, u64)> {
+                let frames = self
+                    .ledger
+                    .frames
+                    .iter()
+                    .flat_map(|(tape, frames)| frames.values().map(move |f| (*tape, f)));
+                let holds =
+                    |frame: &Arc<Frame>| frame.pieces.iter().any(|piece| piece_bits(piece).0 == request);
+                frames.filter(|(_, frame)| holds(frame)).map(|(tape, frame)| (tape, frame.seq)).collect()
+            };
+            let lost = lost.map(|request| {
+                format!(
+                    "region {region} lacks ticks of request {request}, of frames {:?}",
+                    of_request(*request)
+                )
+            });
             let strange = strange
                 .map(|(request, _)| format!("region {region} has more of request {request} than was sent"));
             if let Some(what) = lost {

@@ -125,7 +125,7 @@ fn knobs(rng: &mut Rng, scenario: Scenario) -> Knobs {
             knobs.embedded = true;
             (knobs.frame_ttl_ms, knobs.row_ttl_ms) = (rng.pick(&[5_000, 20_000]), 96 * 3_600_000);
         }
-        Scenario::ShortTail => knobs.tail_bytes = rng.pick(&[20_000, 60_000]),
+        Scenario::ShortTail => knobs.tail_bytes = rng.pick(&[60_000, 150_000]),
         Scenario::Clocks => knobs.skew_ms = 600_000,
         _ => {}
     }
@@ -398,13 +398,12 @@ impl Sim {
             }
             Scenario::Expiry => {
                 let at = self.rng.range(8_000, 20_000);
-                self.at(at, |sim| sim.cut = true);
-                self.at(at + 4_000, |sim| sim.cut = true);
                 let heals = self.rng.range(85_000, 110_000);
                 for later in (at..heals).step_by(1_000) {
                     self.at(later, |sim| sim.cut = true);
                 }
                 self.at(heals, |sim| sim.cut = false);
+                self.long_cut = (at, heals);
                 self.at(heals / 2, move |sim| sim.crash_and_boot(a));
             }
             Scenario::LostList => {

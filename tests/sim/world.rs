@@ -147,6 +147,8 @@ pub struct Sim {
     pub replicas: Replicas,
     pub records: Records,
     pub cut: bool,
+    /// From when to when regions are cut for longer than frames live.
+    pub long_cut: (u64, u64),
     pub disk_bad: bool,
     pub nodes: Vec<Node>,
     pub clients: Vec<Client>,
@@ -171,6 +173,7 @@ impl Sim {
             replicas: Replicas::new(regions),
             records: Records::default(),
             cut: false,
+            long_cut: (0, 0),
             disk_bad: false,
             nodes: Vec::new(),
             clients: Vec::new(),

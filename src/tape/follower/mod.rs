@@ -344,8 +344,9 @@ impl Follower {
     /// What is to be done now.
     pub fn poll(&mut self, now: Now) -> Vec<FollowerEffect> {
         self.poll_regions(now);
-        while let Some((wake, tape)) = self.wakes.first().copied().filter(|(wake, _)| *wake <= now.mono) {
-            self.wakes.remove(&(wake, tape));
+        let last = (now.mono, TapeId(u64::MAX));
+        let due: Vec<TapeId> = self.wakes.range(..=last).map(|(_, tape)| *tape).collect();
+        for tape in due {
             self.poll_tape(tape, now);
         }
         std::mem::take(&mut self.out)

@@ -84,11 +84,16 @@ impl Follower {
                     self.tapes.get(&tape).is_some_and(|state| state.progress.voids.contains(&frame.seq))
                 };
                 let late: Vec<Arc<Frame>> = answer.into_iter().flatten().filter(voids).collect();
+                let found = !late.is_empty();
                 for frame in late {
                     self.accept_one(tape, frame, now);
                 }
                 if let Some(state) = self.tapes.get_mut(&tape) {
                     state.reading_voids = state.reading_voids.saturating_sub(1);
+                    if found {
+                        // There may be more where these were: an answer is bounded in bytes.
+                        (state.void_next, state.void_from) = (now.mono, 0);
+                    }
                 }
             }
             Purpose::Recover => self.recovered(tape, answer),
@@ -226,7 +231,11 @@ impl Follower {
             |time: Nanos| u64::try_from(now.wall.0.saturating_sub(time.0).max(0)).unwrap_or(0) / 1_000_000;
         let expired_ms = self.config.frame_ttl_ms.saturating_sub(self.config.ttl_margin_ms);
         let sign = first.filter(|(seq, _)| *seq <= to).map(|(_, received)| received).or(state.registered);
-        sign.is_some_and(|time| age_ms(time) > expired_ms)
+        match sign {
+            Some(time) => age_ms(time) > expired_ms,
+            // A row that no scan has found for so long has expired after the frames.
+            None => now.mono.since(state.heard) > expired_ms,
+        }
     }
 
     /// The home region had these frames when it retired the tape, and they have expired since:

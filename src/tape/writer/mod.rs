@@ -393,10 +393,13 @@ impl Writer {
 
     /// What is to be done now.
     pub fn poll(&mut self, now: Now) -> Vec<WriterEffect> {
-        self.roll(now);
-        self.log.poll(now.mono, &self.rules, &mut self.out);
-        self.seal(now);
-        self.finish(now);
+        // A drain that has ended leaves the tape as it is: its row expires.
+        if !self.drain.as_ref().is_some_and(|drain| drain.told) {
+            self.roll(now);
+            self.log.poll(now.mono, &self.rules, &mut self.out);
+            self.seal(now);
+            self.finish(now);
+        }
         std::mem::take(&mut self.out)
     }
 
