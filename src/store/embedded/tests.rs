@@ -18,6 +18,12 @@ pub(super) fn keyring() -> Arc<Keyring> {
     Arc::new(Keyring::from_secret([7; 32]))
 }
 
+/// A folder in memory where there is such a place: tests that open a store some hundred times
+/// would wait for the disk most of the time.
+pub(super) fn quick_folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 pub(super) async fn open(folder: &Path) -> (EmbeddedStore, OpenReport) {
     EmbeddedStore::open(folder, keyring(), options()).await.unwrap()
 }

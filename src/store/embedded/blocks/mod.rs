@@ -12,13 +12,16 @@
 //! damage to its journal (a flipped bit can make it stop reading early and open without an
 //! error), so each level counts the one below: a shard's running count is compared with the
 //! keeper's mark, the count of a bucket with its blocks when the bucket is read, and all of them
-//! by `verify`. Batches are lost from the end, whole ones; the count tells.
+//! by `verify`. Batches are lost from the end, whole ones; the count tells. fjall's manifests are
+//! checked before it sees them ([`manifest`]), and where it panics on damage that is an error.
 
+mod manifest;
 mod put;
 mod read;
 mod rows;
 mod verify;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -104,6 +107,16 @@ impl Blocks {
 
 impl Opened {
     fn open(folder: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
+        manifest::check(folder)?;
+        // fjall has assertions about what it reads; one that fails is damage with a name here.
+        let opened = catch_unwind(AssertUnwindSafe(|| Self::open_checked(folder, cache_bytes)));
+        opened.unwrap_or_else(|_| {
+            let what = "are damaged: reading them broke an assertion of fjall; move the folder away to make it again from the tapes";
+            Err(StoreError::corrupt(format!("blocks in {} {what}", folder.display())))
+        })
+    }
+
+    fn open_checked(folder: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let database = Database::builder(folder)
             .cache_size(cache_bytes)
             .worker_threads(1)

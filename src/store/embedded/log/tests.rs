@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::embedded::Severity;
 use crate::store::embedded::disk::Fault;
-use crate::store::embedded::tests::{frame, keyring, options};
+use crate::store::embedded::tests::{frame, keyring, options, quick_folder};
 use crate::store::{StoreErrorKind, TapeId};
 
 fn open(folder: &Path) -> Result<(TapeLog, Opened), StoreError> {
@@ -115,7 +115,7 @@ async fn a_cut_in_the_last_record_takes_it_alone_and_is_told() {
     let (offsets, end) = record_offsets(&path);
     let whole = fs::read(&path).unwrap();
     for length in offsets[2]..end {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = quick_folder();
         fs::write(folder.path().join(path.file_name().unwrap()), &whole[..length]).unwrap();
         let (log, opened) = open(folder.path()).unwrap();
         assert_eq!(seqs(&log, 1), [1, 2], "cut at {length}");
@@ -265,7 +265,7 @@ proptest! {
     #[test]
     fn random_lives_keep_every_acknowledged_frame(steps in proptest::collection::vec(step(), 1..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = quick_folder();
         let (mut log, _) = open(folder.path()).unwrap();
         let mut model: BTreeMap<(u64, u64), Bytes> = BTreeMap::new();
         let mut unknown: BTreeMap<(u64, u64), Bytes> = BTreeMap::new();

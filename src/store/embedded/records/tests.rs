@@ -6,7 +6,7 @@ use super::*;
 use crate::store::StoreErrorKind;
 use crate::store::embedded::Severity;
 use crate::store::embedded::disk::Fault;
-use crate::store::embedded::tests::keyring;
+use crate::store::embedded::tests::{keyring, quick_folder};
 
 fn open(folder: &Path) -> Result<(RecordFiles, Opened), StoreError> {
     let create = fs::read_dir(folder).unwrap().next().is_none();
@@ -32,7 +32,7 @@ fn filled(folder: &Path) -> Vec<Record> {
 
 #[test]
 fn any_flipped_bit_of_one_file_is_healed_and_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let expected = filled(folder.path());
     let good = fs::read(folder.path().join("a")).unwrap();
     for name in file::NAMES {
@@ -41,7 +41,7 @@ fn any_flipped_bit_of_one_file_is_healed_and_told() {
             let bit = at * 8 + at % 8;
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let folder = tempfile::tempdir().unwrap();
+            let folder = quick_folder();
             for other in file::NAMES {
                 fs::write(folder.path().join(other), if other == name { &bytes } else { &good }).unwrap();
             }
@@ -60,12 +60,12 @@ fn any_flipped_bit_of_one_file_is_healed_and_told() {
 
 #[test]
 fn any_cut_of_one_file_is_healed_and_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let expected = filled(folder.path());
     let good = fs::read(folder.path().join("a")).unwrap();
     for name in file::NAMES {
         for length in 0..good.len() {
-            let folder = tempfile::tempdir().unwrap();
+            let folder = quick_folder();
             for other in file::NAMES {
                 let bytes = if other == name { &good[..length] } else { &good };
                 fs::write(folder.path().join(other), bytes).unwrap();
@@ -79,7 +79,7 @@ fn any_cut_of_one_file_is_healed_and_told() {
 
 #[test]
 fn damage_in_both_files_is_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     filled(folder.path());
     for name in file::NAMES {
         let path = folder.path().join(name);
@@ -95,7 +95,7 @@ fn damage_in_both_files_is_refused_by_name() {
 
 #[test]
 fn a_torn_write_that_was_not_acknowledged_is_cut() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let expected = filled(folder.path());
     let path = folder.path().join("a");
     let mut bytes = fs::read(&path).unwrap();
@@ -108,7 +108,7 @@ fn a_torn_write_that_was_not_acknowledged_is_cut() {
 
 #[test]
 fn an_older_file_never_wins() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     filled(folder.path());
     let old = fs::read(folder.path().join("b")).unwrap();
     fs::write(folder.path().join("b"), b"damaged").unwrap();
@@ -124,7 +124,7 @@ fn an_older_file_never_wins() {
 #[test]
 fn a_failing_disk_refuses_and_recovers() {
     for fault in [Fault::Sync, Fault::ShortWrite] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = quick_folder();
         let mut expected = filled(folder.path());
         let (records, _) = open(folder.path()).unwrap();
         records.fail_next(fault);
@@ -144,7 +144,7 @@ fn a_failing_disk_refuses_and_recovers() {
 
 #[test]
 fn files_are_written_anew_when_they_grow_and_rows_are_bounded() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let (records, _) = RecordFiles::open(folder.path(), keyring(), 700_000, true).unwrap();
     let big = |key: &str, version| Record { key: key.into(), version, body: Bytes::from(vec![7; 300_000]) };
     for version in 1..=12 {
