@@ -1,7 +1,7 @@
 //! Ticks as bytes: JSON, NDJSON and MessagePack, both ways, by hand.
 //!
 //! The shape is Alpaca's stream message: an object whose `T` tells the kind and whose other
-//! keys are one or two letters. One table a kind ([`fields`](self)) names the keys, what
+//! keys are one or two letters. One table a kind names the keys, what
 //! each holds and whether it may be left out; both readers fill a tick through it, so that
 //! JSON and MessagePack accept and refuse the same.
 //!
@@ -29,6 +29,7 @@
 //! null stands for a field that may be left out, and for no other.
 
 mod refusal;
+mod table;
 mod fields;
 mod number;
 mod shape;
