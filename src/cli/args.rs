@@ -161,7 +161,7 @@ impl ClientArgs {
 
     fn client_in(&self, what: Use, environment: Credentials) -> Result<Client, CliError> {
         if let Some(path) = &self.ready_file {
-            return self.from_ready_file(path, what);
+            return self.client_of_ready_file(path, what);
         }
         let url = self.url.clone().or(environment.url);
         let url = url_of(url.as_deref().unwrap_or("http://127.0.0.1:8080"))?;
@@ -182,7 +182,7 @@ impl ClientArgs {
         Ok(Client { url, key_id, secret })
     }
 
-    fn from_ready_file(&self, path: &Path, what: Use) -> Result<Client, CliError> {
+    fn client_of_ready_file(&self, path: &Path, what: Use) -> Result<Client, CliError> {
         let file = NodeFile::read(path).map_err(|error| {
             CliError::usage(format!("the ready file {} cannot be read: {error}", path.display()))
         })?;
