@@ -6,9 +6,21 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
 
 mod args;
-mod config;
-mod keys;
 mod node_file;
+mod config;
+mod serve;
+mod demo;
+mod verify;
+mod keys;
+mod client;
+mod progress;
+mod files;
+mod posting;
+mod import;
+mod replay;
+mod query;
+#[cfg(test)]
+mod stub;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -31,6 +43,15 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node until it is told to stop
+    Serve(ServeArgs),
+    /// Run a node with a synthetic market, live
+    Demo(DemoArgs),
+    /// Walk what is stored and name what is damaged
+    Verify(VerifyArgs),
+    Import(import::ImportArgs),
+    Replay(replay::ReplayArgs),
+    Query(query::QueryArgs),
     /// Make, list, revoke and rotate API keys
     Keys(keys::KeysArgs),
     /// Print the configuration in effect, and where each value came from
@@ -109,6 +130,12 @@ impl From<io::Error> for CliError {
 /// [`CliError`]
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
+        Command::Serve(args) => block_on(serve::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Verify(args) => block_on(verify::run(args)),
+        Command::Import(args) => block_on(import::run(args)),
+        Command::Replay(args) => block_on(replay::run(args)),
+        Command::Query(args) => block_on(query::run(args)),
         Command::Keys(args) => block_on(keys::run(args)),
         Command::Config(args) => config::run(&args),
     }

@@ -237,3 +237,120 @@ fn trade_of(tick: &Tick) -> Option<(Nanos, &Trade)> {
 fn name_of(tick: &Tick) -> Option<Name> {
     trade_of(tick).and_then(|(_, trade)| trade.id.map(|id| (trade.exchange.0, id)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cancel, correction, time, trade_at};
+    use super::*;
+
+    const DAY: &str = "2024-01-05T15:00:00Z";
+    const FRIDAY: &str = "2024-01-05T21:00:00Z";
+    const SATURDAY: &str = "2024-01-06T15:00:00Z";
+    const MONDAY: &str = "2024-01-08T15:00:00Z";
+    const TUESDAY: &str = "2024-01-09T15:00:00Z";
+
+    fn merged(rows: Vec<Row>) -> Vec<Merged> {
+        let mut rows: Vec<Merged> = rows.into_iter().map(|row| Merged { place: row.place(), row }).collect();
+        rows.sort_by_key(|merged| merged.place);
+        rows
+    }
+
+    /// `number price mark` of each entry.
+    fn shown(trades: Vec<Row>, actions: &[Row]) -> Vec<String> {
+        let line = |entry: &Entry| {
+            let (_, trade) = trade_of(&entry.tick).unwrap();
+            let mark = entry.mark.map_or("-", Mark::as_str);
+            format!("{} {} {mark}", trade.id.unwrap_or_default(), trade.price)
+        };
+        let forward = amend(merged(trades.clone()), actions.to_vec());
+        let mut backward = actions.to_vec();
+        backward.reverse();
+        assert_eq!(
+            amend(merged(trades), backward),
+            forward,
+            "the order in which actions are read is nothing"
+        );
+        assert!(forward.is_sorted_by_key(|entry| entry.key));
+        forward.iter().map(line).collect()
+    }
+
+    fn one() -> Vec<Row> {
+        vec![trade_at(time(DAY), 7, "10", 100)]
+    }
+
+    #[test]
+    fn marks_and_versions() {
+        let at = |offset: i64| time(FRIDAY).plus(offset);
+        let fix = |offset, id, was, to, is| correction(at(offset), id, was, to, is);
+        let cases: &[(&str, Vec<Row>, &[&str])] = &[
+            ("nothing", vec![], &["7 10 -"]),
+            ("canceled", vec![cancel(at(0), 7, "10", false)], &["7 10 canceled"]),
+            ("an error", vec![cancel(at(0), 7, "10", true)], &["7 10 incorrect"]),
+            ("another trade", vec![cancel(at(0), 8, "10", false)], &["7 10 -"]),
+            ("corrected", vec![fix(0, 7, "10", 9, "11")], &["7 10 incorrect", "9 11 corrected"]),
+            ("to a lower number", vec![fix(0, 7, "10", 3, "11")], &["3 11 corrected", "7 10 incorrect"]),
+            ("the same number", vec![fix(0, 7, "10", 7, "11")], &["7 10 incorrect", "7 11 corrected"]),
+            (
+                "told twice",
+                vec![fix(0, 7, "10", 9, "11"), fix(1, 7, "10", 9, "11")],
+                &["7 10 incorrect", "9 11 corrected"],
+            ),
+            (
+                "and corrected again",
+                vec![fix(0, 7, "10", 9, "11"), fix(1, 9, "11", 12, "12")],
+                &["7 10 incorrect", "9 11 incorrect", "12 12 corrected"],
+            ),
+            (
+                "again by the first number",
+                vec![fix(0, 7, "10", 9, "11"), fix(1, 7, "10", 12, "12")],
+                &["7 10 incorrect", "9 11 incorrect", "12 12 corrected"],
+            ),
+            (
+                "then canceled",
+                vec![fix(0, 7, "10", 9, "11"), cancel(at(1), 9, "11", false)],
+                &["7 10 incorrect", "9 11 canceled"],
+            ),
+            (
+                "canceled, then corrected",
+                vec![cancel(at(0), 7, "10", false), fix(1, 7, "10", 9, "11")],
+                &["7 10 canceled"],
+            ),
+        ];
+        for (what, actions, expected) in cases {
+            assert_eq!(&shown(one(), actions), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn until_the_end_of_the_next_trading_day() {
+        let marks = |at: &str, was: &str| shown(one(), &[cancel(time(at), 7, was, false)]);
+        assert_eq!(marks(FRIDAY, "99"), ["7 10 canceled"], "on its day the number is enough");
+        assert_eq!(marks(SATURDAY, "10"), ["7 10 canceled"]);
+        assert_eq!(marks(MONDAY, "10"), ["7 10 canceled"]);
+        assert_eq!(marks(MONDAY, "99"), ["7 10 -"], "numbers begin anew each day: the price must be told");
+        assert_eq!(marks(TUESDAY, "10"), ["7 10 -"]);
+        assert_eq!(marks("2024-01-04T15:00:00Z", "10"), ["7 10 -"], "the day before");
+        let reach = reach(time(DAY), time(DAY));
+        assert_eq!(*reach.start(), time("2024-01-05T05:00:00Z"));
+        assert_eq!(*reach.end(), time("2024-01-09T04:59:59.999999999Z"));
+    }
+
+    #[test]
+    fn a_corrected_trade_that_was_also_reported_is_one() {
+        let mut trades = one();
+        trades.push(trade_at(time(DAY), 9, "11", 100));
+        let actions = [correction(time(FRIDAY), 7, "10", 9, "11")];
+        assert_eq!(shown(trades, &actions), ["7 10 incorrect", "9 11 -"]);
+    }
+
+    #[test]
+    fn only_what_names_a_trade_is_wanted() {
+        let mut wanted = Wanted::by(&merged(one()));
+        let at = time(FRIDAY);
+        assert!(!wanted.wants(&cancel(at, 9, "11", false)));
+        assert!(wanted.wants(&correction(at, 7, "10", 9, "11")));
+        assert!(wanted.wants(&cancel(at, 9, "11", false)), "what the correction made");
+        assert!(!wanted.wants(&correction(at, 8, "10", 10, "11")));
+        assert!(!wanted.wants(&trade_at(at, 7, "10", 100)));
+    }
+}

@@ -15,12 +15,19 @@
 use std::collections::VecDeque;
 
 use super::amend::Entry;
+use super::fill::{Budget, Page, Pages, Part};
 use super::page::Resume;
-use super::reader::{BarQuery, BarSpan, Budget, Page, Pages, Part, ReadError, Reader};
+use super::reader::{BarQuery, BarSpan, ReadError, Reader};
 use crate::bars::{Aggregate, Folded, Folding, Period, Timeframe};
 use crate::market::{Bar, Event, Kind, Nanos, Origin, Row, Series, Symbol};
 use crate::store::{Order, Span};
 use crate::wire::Mark;
+
+/// No bar begins before this: no tick is older than 1970, and no bar longer than a year.
+const EARLIEST_BAR: Nanos = Nanos(-400 * 24 * Nanos::HOUR);
+
+/// Trades read at first for each bar that is asked for.
+const TRADES_A_BAR: usize = 64;
 
 /// Ingested bars read at once.
 const INGESTED_ROWS: usize = 1024;
@@ -54,6 +61,7 @@ impl Reader {
         };
         let span = base_span(query.timeframe, &query.span, query.order, after);
         let mut base = BaseBars::new(self, symbol, query.timeframe.base(), span, query.order);
+        base.fold_rows = limit.saturating_mul(TRADES_A_BAR).clamp(1, self.limits.fold_rows);
         let mut larger = Larger::new(query.timeframe);
         let mut items: Vec<BarSpan> = Vec::new();
         loop {
@@ -79,7 +87,10 @@ impl Reader {
 
 /// The span of the base bars that make the bars which begin in `span`, after the bar `after`.
 fn base_span(timeframe: Timeframe, span: &Span, order: Order, after: Option<Nanos>) -> Span {
-    let (start, end) = (*span.start(), *span.end());
+    let (start, end) = ((*span.start()).max(EARLIEST_BAR), *span.end());
+    if end < start {
+        return start..=start.plus(-1);
+    }
     let first = if timeframe.start(start) == start { start } else { timeframe.next_start(start) };
     let past = |time: Nanos| timeframe.next_start(time);
     match (order, after) {
@@ -122,6 +133,8 @@ struct BaseBars<'a> {
     folded: Queue,
     /// The fold of the bar that is being folded.
     folding: Folding,
+    /// Trades to read next for a fold: more each time, so that a page of few bars reads little.
+    fold_rows: usize,
 }
 
 /// Bars that are ready, and what of the span was not read for more.
@@ -141,7 +154,8 @@ impl<'a> BaseBars<'a> {
     fn new(reader: &'a Reader, symbol: Symbol, period: Period, span: Span, order: Order) -> Self {
         let queue = || Queue::of(&span);
         let (ingested, folded) = (queue(), queue());
-        Self { reader, symbol, period, order, ingested, folded, folding: Folding::new(period) }
+        let (folding, fold_rows) = (Folding::new(period), reader.limits.fold_rows);
+        Self { reader, symbol, period, order, ingested, folded, folding, fold_rows }
     }
 
     /// The next bar; of an ingested and a folded one at one time the ingested.
@@ -206,17 +220,10 @@ impl<'a> BaseBars<'a> {
         let (entries, rest) = self.read(self.period.kind(), rest, INGESTED_ROWS, budget).await?;
         self.ingested.rest = rest;
         let bars = entries.iter().filter_map(|entry| match &entry.tick.event {
-            Event::MinuteBar(bar) | Event::DayBar(bar) => Some((entry.tick.time, *bar)),
+            Event::MinuteBar(bar) | Event::DayBar(bar) => Some(BarSpan { time: entry.tick.time, bar: *bar }),
             _ => None,
         });
-        for (time, bar) in bars {
-            // A bar that is told at a time within its span belongs to its start; of several the
-            // first stands.
-            let time = self.period.start(time);
-            if self.ingested.ready.back().is_none_or(|last| last.time != time) {
-                self.ingested.ready.push_back(BarSpan { time, bar });
-            }
-        }
+        self.ingested.ready.extend(bars);
         Ok(())
     }
 
@@ -225,7 +232,8 @@ impl<'a> BaseBars<'a> {
         let Some(rest) = self.folded.rest.take() else {
             return Ok(());
         };
-        let limit = self.reader.limits.fold_rows;
+        let limit = self.fold_rows;
+        self.fold_rows = limit.saturating_mul(2).min(self.reader.limits.fold_rows);
         let (entries, rest) = self.read(Kind::Trade, rest, limit, budget).await?;
         for entry in entries {
             let done = fold(&mut self.folding, entry);
@@ -245,13 +253,17 @@ impl<'a> BaseBars<'a> {
         let Some((span, _)) = self.folded.rest.clone() else {
             return Ok(false);
         };
-        let (first, _) = self.read(Kind::Trade, (span.clone(), Resume::Start), 1, budget).await?;
-        let Some(trade) = first.first() else {
+        let trades = Series { symbol: self.symbol, kind: Kind::Trade };
+        let first = self.reader.merged(trades, &span, self.order, None, 1, budget).await?;
+        let first = match self.order {
+            Order::Ascending => first.first(),
+            Order::Descending => first.last(),
+        };
+        let Some(time) = first.map(|trade| trade.place.time) else {
             self.folded.rest = None;
             return Ok(true);
         };
-        let day = self.period.start(trade.tick.time);
-        let next_day = self.period.next_start(trade.tick.time);
+        let (day, next_day) = (self.period.start(time), self.period.next_start(time));
         let rest = match self.order {
             Order::Ascending => next_day..=*span.end(),
             Order::Descending => *span.start()..=day.plus(-1),

@@ -121,7 +121,7 @@ impl Merge {
 
     /// Narrows [`Self::needed`] where enough was taken in since it last was.
     pub fn settle(&mut self) {
-        if self.candidates.len() > self.settled.saturating_add(self.keep) {
+        if self.candidates.len() >= self.settled.saturating_add(self.keep) {
             self.compact();
             let slack = if self.bound.is_some() { 0 } else { self.keep / 2 };
             self.settled = self.candidates.len().saturating_sub(slack);
@@ -186,4 +186,139 @@ fn absorb(kept: &mut Row, copy: &Row) {
     if arrival(copy) < arrival(kept) {
         kept.origin = copy.origin;
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::amend::amend;
+    use super::super::page::{Resume, cut};
+    use super::super::testing::{any_copies, quote_at, trade};
+    use super::*;
+
+    /// What history is, told simply: a set by id, sorted.
+    fn model(rows: &[Row], span: &Span) -> Vec<(Place, Row)> {
+        let mut by_id: BTreeMap<TickId, Vec<&Row>> = BTreeMap::new();
+        for row in rows.iter().filter(|row| span.contains(&row.tick.time)) {
+            by_id.entry(row.id()).or_default().push(row);
+        }
+        let mut all: Vec<(Place, Row)> = by_id
+            .into_values()
+            .map(|copies| {
+                let shown =
+                    copies.iter().find(|row| !copies.iter().any(|other| other.wins_over(row))).unwrap();
+                let arrival =
+                    copies.iter().map(|row| row.origin).min_by_key(|o| (o.received, o.index)).unwrap();
+                let row = Row { tick: shown.tick.clone(), origin: arrival };
+                (row.place(), row)
+            })
+            .collect();
+        all.sort_by_key(|(place, _)| *place);
+        all
+    }
+
+    fn whole(order: Order, span: &Span, resumed: Option<Nanos>, keep: usize, rows: &[Row]) -> Vec<Merged> {
+        let mut merge = Merge::new(order, span.clone(), resumed, keep);
+        for (at, row) in rows.iter().enumerate() {
+            merge.push(row.clone());
+            if at % 3 == 0 {
+                merge.settle();
+            }
+        }
+        merge.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn pages_are_the_set_in_the_total_order(
+            sources in prop::collection::vec(any_copies(), 1..6),
+            first in 0_i64..8,
+            length in 0_i64..10,
+            limit in 1_usize..7,
+            descending in any::<bool>(),
+        ) {
+            let span = Nanos(first)..=Nanos(first + length);
+            let order = if descending { Order::Descending } else { Order::Ascending };
+            let rows: Vec<Row> = sources.concat();
+            let mut expected: Vec<(Place, Tick)> =
+                model(&rows, &span).into_iter().map(|(place, row)| (place, row.tick)).collect();
+            if descending {
+                expected.reverse();
+            }
+
+            let mut paged = Vec::new();
+            let mut after: Option<Key> = None;
+            for turn in 0.. {
+                // Each page reads the sources anew, in another order.
+                let mut shuffled = sources.clone();
+                shuffled.rotate_left(turn % sources.len());
+                let resumed = after.map(|key| key.place.time);
+                let merged = whole(order, &span, resumed, limit + 1, &shuffled.concat());
+                let (entries, more) = cut(amend(merged, Vec::new()), order, after, limit);
+                prop_assert!(entries.len() == limit || more.is_none());
+                paged.extend(entries.into_iter().map(|entry| (entry.key.place, entry.tick)));
+                match more {
+                    Some(Resume::After(key)) => after = Some(key),
+                    other => {
+                        prop_assert_eq!(other, None);
+                        break;
+                    }
+                }
+            }
+            prop_assert_eq!(paged, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_far_from_the_page_is_not_kept() {
+        for order in [Order::Ascending, Order::Descending] {
+            let mut merge = Merge::new(order, Nanos(0)..=Nanos(1_000_000), None, 10);
+            for time in 0..20_000_i64 {
+                let time = if order == Order::Ascending { time } else { 1_000_000 - time };
+                merge.push(trade(time, 1, "100"));
+                assert!(merge.candidates.len() <= 2 * 10 + SLACK_ROWS);
+            }
+            let merged = merge.finish();
+            let times: Vec<i64> = merged.iter().map(|tick| tick.place.time.0).collect();
+            let expected: Vec<i64> = match order {
+                Order::Ascending => (0..10).collect(),
+                Order::Descending => (999_991..=1_000_000).collect(),
+            };
+            assert_eq!(times, expected);
+        }
+    }
+
+    #[test]
+    fn the_bound_narrows_what_is_needed_and_blocks_beyond_it_are_not() {
+        let mut merge = Merge::new(Order::Ascending, Nanos(0)..=Nanos(100), Some(Nanos(5)), 2);
+        for time in [5, 5, 6, 7, 8, 9] {
+            merge.push(trade(time, u64::try_from(time).unwrap(), "100"));
+        }
+        merge.settle();
+        assert_eq!(merge.needed(), Nanos(5)..=Nanos(7));
+        assert!(merge.needs(Nanos(7), Nanos(90)) && !merge.needs(Nanos(8), Nanos(90)));
+        assert!(!merge.needs(Nanos(0), Nanos(4)));
+    }
+
+    #[test]
+    fn of_copies_the_lowest_arrival_gives_the_order() {
+        // Two quotes of one nanosecond without numbers; the copy of the second came before the first.
+        let first = quote_at(1, 10, 0, 1);
+        let second = quote_at(1, 20, 1, 2);
+        let copy =
+            Row { origin: crate::market::Origin { received: Nanos(5), ..second.origin }, ..second.clone() };
+        let order = |rows: &[Row]| -> Vec<Tick> {
+            whole(Order::Ascending, &(Nanos(0)..=Nanos(9)), None, 9, rows)
+                .into_iter()
+                .map(|m| m.row.tick)
+                .collect()
+        };
+        assert_eq!(order(&[first.clone(), second.clone()]), [first.tick.clone(), second.tick.clone()]);
+        assert_eq!(order(&[first.clone(), second.clone(), copy]), [second.tick, first.tick]);
+    }
+
+    use crate::market::Tick;
 }

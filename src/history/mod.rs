@@ -17,6 +17,7 @@
 
 pub mod amend;
 mod bars;
+mod fill;
 mod incomplete;
 pub mod keeper;
 pub mod merge;
@@ -24,15 +25,20 @@ pub mod page;
 mod reader;
 mod symbols;
 pub mod tasks;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use amend::Entry;
+pub use fill::Page;
 pub use merge::Key;
 pub use page::{Cursor, PageToken, Resume};
-pub use reader::{BarQuery, BarSpan, Page, ReadError, ReadLimits, Reader, TickQuery};
+pub use reader::{BarQuery, BarSpan, ReadError, ReadLimits, Reader, TickQuery};
 pub use symbols::SymbolPage;
 
 use crate::market::{Row, Series};

@@ -4,6 +4,7 @@
 //! holds the span as it was resolved on the first page (so that "now" does not move under
 //! a client that pages), and is sealed: what was changed anywhere is refused.
 
+use super::amend::Entry;
 use super::merge::Key;
 use crate::market::{Nanos, Ordinal, Place, Symbol, TickId};
 use crate::store::{Order, Span};
@@ -76,6 +77,29 @@ impl Bound<'_> {
         hasher.finalize_xof().fill(&mut digest);
         QueryDigest(digest)
     }
+}
+
+/// Cuts a page of at most `limit` entries, which begin after `after`, from entries in ascending
+/// order that hold whole nanoseconds; says where the rest starts, if there is more.
+pub(super) fn cut(
+    mut entries: Vec<Entry>,
+    order: Order,
+    after: Option<Key>,
+    limit: usize,
+) -> (Vec<Entry>, Option<Resume>) {
+    if order == Order::Descending {
+        entries.reverse();
+    }
+    if let Some(after) = after {
+        entries.retain(|entry| match order {
+            Order::Ascending => entry.key > after,
+            Order::Descending => entry.key < after,
+        });
+    }
+    let has_more = entries.len() > limit;
+    entries.truncate(limit);
+    let last = entries.last().map(|entry| entry.key).or(after);
+    (entries, has_more.then(|| last.map_or(Resume::Start, Resume::After)))
 }
 
 /// What a page token says.
@@ -195,5 +219,88 @@ impl Reader<'_> {
         };
         let place = Place { time, order, id: TickId(self.take()?) };
         Some(Key { place, version: u32::from_be_bytes(self.take()?) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::market::golden;
+
+    fn symbol(text: &str) -> Symbol {
+        text.parse().unwrap()
+    }
+
+    fn query() -> QueryDigest {
+        let symbols = [symbol("AAPL"), symbol("MSFT")];
+        let start = Some(Nanos::parse(b"2024-01-03T14:30:00Z").unwrap());
+        Bound { what: "trades", symbols: &symbols, start, end: None, order: Order::Ascending }.digest()
+    }
+
+    fn token(resume: Resume) -> PageToken {
+        let (start, end) = ("2024-01-03T14:30:00Z", "2024-01-03T21:00:00.5Z");
+        let span = Nanos::parse(start.as_bytes()).unwrap()..=Nanos::parse(end.as_bytes()).unwrap();
+        PageToken { query: query(), span, cursor: Cursor { symbol: symbol("AAPL"), resume } }
+    }
+
+    fn key(order: Ordinal) -> Key {
+        let time = Nanos::parse(b"2024-01-03T14:30:00.000000001Z").unwrap();
+        Key { place: Place { time, order, id: TickId([0xab; 16]) }, version: 1 }
+    }
+
+    #[test]
+    fn the_golden_tokens() {
+        let numbered = Resume::After(key(Ordinal::Numbered(96_921)));
+        let arrived = Resume::After(key(Ordinal::Arrived(Nanos(1_000_000), 4)));
+        let bar = Resume::AfterBar(Nanos::parse(b"2024-01-03T14:31:00Z").unwrap());
+        for (name, resume) in [
+            ("page-token-start", Resume::Start),
+            ("page-token-numbered", numbered),
+            ("page-token-arrived", arrived),
+            ("page-token-bar", bar),
+        ] {
+            let bytes = token(resume).encode();
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(bytes, golden::block(name), "{name}: {hex}");
+            assert_eq!(PageToken::decode(&bytes, query()), Ok(token(resume)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_token_belongs_to_one_query() {
+        let symbols = [symbol("AAPL"), symbol("MSFT")];
+        let start = Some(Nanos::parse(b"2024-01-03T14:30:00Z").unwrap());
+        let same = Bound { what: "trades", symbols: &symbols, start, end: None, order: Order::Ascending };
+        assert_eq!(same.digest(), query());
+        let others = [
+            Bound { what: "quotes", ..same.clone() },
+            Bound { symbols: &symbols[..1], ..same.clone() },
+            Bound { start: None, ..same.clone() },
+            Bound { end: start, ..same.clone() },
+            Bound { start: None, end: start, ..same.clone() },
+            Bound { order: Order::Descending, ..same.clone() },
+        ];
+        let bytes = token(Resume::Start).encode();
+        for other in others {
+            let error = PageToken::decode(&bytes, other.digest()).unwrap_err();
+            assert_eq!(error, PageError::OtherQuery, "{other:?}");
+            assert!(error.to_string().starts_with("invalid page_token"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..130)) {
+            prop_assert_eq!(PageToken::decode(&bytes, query()), Err(PageError::Invalid));
+        }
+
+        #[test]
+        fn a_cut_token_is_none(length in 0_usize..200) {
+            let bytes = token(Resume::After(key(Ordinal::Arrived(Nanos(5), 6)))).encode();
+            let cut = &bytes[..length.min(bytes.len() - 1)];
+            prop_assert_eq!(PageToken::decode(cut, query()), Err(PageError::Invalid));
+        }
     }
 }

@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::amend::{Entry, Wanted, amend, reach};
+use super::fill::{Budget, Page, Pages, Part};
 use super::merge::{Key, Merge, Merged};
-use super::page::{Cursor, Resume};
+use super::page::{Cursor, Resume, cut};
 use super::{TailDoor, block_seal_key};
 use crate::bars::Timeframe;
+use crate::config;
 use crate::market::{Bar, Bucket, Kind, Nanos, Row, Series, Symbol, table};
 use crate::seal::Keyring;
 use crate::store::{BlockRow, BucketKey, Order, Records, Span, Store, StoreError};
@@ -46,6 +48,18 @@ impl Default for ReadLimits {
             fold_rows: 16_384,
             probes_max: 64,
             after_wait: Duration::from_millis(500),
+        }
+    }
+}
+
+impl ReadLimits {
+    /// The limits of a configuration.
+    #[must_use]
+    pub fn of(config: &config::History) -> Self {
+        Self {
+            page_read_bytes_max: config.page_read_bytes_max,
+            after_wait: Duration::from_millis(config.after_wait_ms),
+            ..Self::default()
         }
     }
 }
@@ -113,33 +127,6 @@ pub struct BarSpan {
     pub bar: Bar,
 }
 
-/// A page: by symbol, ascending, only symbols that have something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
-    /// What each symbol has.
-    pub series: Vec<(Symbol, Vec<T>)>,
-    /// Where the next page starts; `None` where this is the last.
-    pub next: Option<Cursor>,
-}
-
-/// A part of one symbol's series.
-pub(super) struct Part<T> {
-    pub(super) items: Vec<T>,
-    /// After which the rest comes, where there is more.
-    pub(super) more: Option<Resume>,
-}
-
-/// What a page has left to read.
-pub(super) struct Budget {
-    bytes: usize,
-}
-
-impl Budget {
-    pub(super) const fn is_spent(&self) -> bool {
-        self.bytes == 0
-    }
-}
-
 /// The reader of a node.
 pub struct Reader {
     pub(super) store: Arc<dyn Store>,
@@ -196,7 +183,7 @@ impl Reader {
     }
 
     pub(super) const fn budget(&self) -> Budget {
-        Budget { bytes: self.limits.page_read_bytes_max }
+        Budget::new(self.limits.page_read_bytes_max)
     }
 
     /// At most `limit` entries of a series after `after`, corrections and cancels applied.
@@ -212,21 +199,9 @@ impl Reader {
         let resumed = after.map(|key| key.place.time);
         let keep = limit.saturating_add(1);
         let merged = self.merged(series, span, order, resumed, keep, budget).await?;
-        let mut entries = self.amended(series, merged, budget).await?;
-        if order == Order::Descending {
-            entries.reverse();
-        }
-        if let Some(after) = after {
-            entries.retain(|entry| match order {
-                Order::Ascending => entry.key > after,
-                Order::Descending => entry.key < after,
-            });
-        }
-        let has_more = entries.len() > limit;
-        entries.truncate(limit);
-        let last = entries.last().map(|entry| entry.key).or(after);
-        let more = has_more.then(|| last.map_or(Resume::Start, Resume::After));
-        Ok(Part { items: entries, more })
+        let entries = self.amended(series, merged, budget).await?;
+        let (items, more) = cut(entries, order, after, limit);
+        Ok(Part { items, more })
     }
 
     /// The merged ticks with what corrections and cancels made of them, ascending.
@@ -285,7 +260,9 @@ impl Reader {
         keep: usize,
         budget: &mut Budget,
     ) -> Result<Vec<Merged>, ReadError> {
-        let mut merge = Merge::new(order, span.clone(), resumed, keep);
+        // No tick is older than 1970.
+        let span = (*span.start()).max(Nanos(0))..=*span.end();
+        let mut merge = Merge::new(order, span, resumed, keep);
         let needed = merge.needed();
         if needed.is_empty() {
             return Ok(Vec::new());
@@ -306,7 +283,7 @@ impl Reader {
     }
 
     /// The buckets of a span that hold a kind, in order.
-    pub(super) fn walk(&self, series: Series, span: &Span, order: Order) -> Walk<'_> {
+    fn walk(&self, series: Series, span: &Span, order: Order) -> Walk<'_> {
         Walk {
             reader: self,
             series,
@@ -334,7 +311,7 @@ impl Reader {
                 self.store.blocks(key, series.kind, needed, after, self.limits.blocks_bytes_max).await?;
             after = page.blocks.last().map(|block| block.key);
             let bytes: usize = page.blocks.iter().map(|block| block.body.len()).sum();
-            budget.bytes = budget.bytes.saturating_sub(bytes);
+            budget.spend(bytes);
             let mut blocks = page.blocks;
             if order == Order::Descending {
                 blocks.reverse();
@@ -371,7 +348,7 @@ impl Reader {
 }
 
 /// A walk over the directory: the buckets of a series in a span, in the order asked for.
-pub(super) struct Walk<'a> {
+struct Walk<'a> {
     reader: &'a Reader,
     series: Series,
     from: Bucket,
@@ -383,7 +360,7 @@ pub(super) struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    pub(super) async fn next(&mut self) -> Result<Option<Bucket>, ReadError> {
+    async fn next(&mut self) -> Result<Option<Bucket>, ReadError> {
         while self.page.is_empty() && !self.ended {
             let limit = self.reader.limits.directory_rows.max(1);
             let store = &self.reader.store;
@@ -398,67 +375,5 @@ impl Walk<'_> {
             self.page = rows.iter().rev().filter(|row| row.kinds & kind != 0).map(|row| row.bucket).collect();
         }
         Ok(self.page.pop())
-    }
-}
-
-/// Fills a page symbol by symbol.
-pub(super) struct Pages<'a, T> {
-    symbols: std::slice::Iter<'a, Symbol>,
-    current: Option<(Symbol, Resume)>,
-    pub(super) left: usize,
-    probes_left: usize,
-    page: Page<T>,
-}
-
-impl<'a, T> Pages<'a, T> {
-    pub(super) fn new(
-        symbols: &'a [Symbol],
-        cursor: Option<Cursor>,
-        limit: usize,
-        probes_max: usize,
-    ) -> Self {
-        let from = cursor.map_or(0, |cursor| symbols.partition_point(|symbol| *symbol < cursor.symbol));
-        let mut symbols = symbols.get(from..).unwrap_or_default().iter();
-        let current = symbols.next().map(|symbol| {
-            let resume = cursor.filter(|cursor| cursor.symbol == *symbol).map(|cursor| cursor.resume);
-            (*symbol, resume.unwrap_or(Resume::Start))
-        });
-        let page = Page { series: Vec::new(), next: None };
-        Self { symbols, current, left: limit.max(1), probes_left: probes_max, page }
-    }
-
-    /// The symbol to read next and from where, at most [`Self::left`] items of it; none where
-    /// the page is done. With nothing left the question is only whether it has anything.
-    pub(super) const fn ask(&self) -> Option<(Symbol, Resume)> {
-        self.current
-    }
-
-    /// Takes what was read.
-    pub(super) fn take(&mut self, symbol: Symbol, part: Part<T>, budget: &Budget) {
-        self.left = self.left.saturating_sub(part.items.len());
-        if !part.items.is_empty() {
-            self.page.series.push((symbol, part.items));
-        }
-        self.current = None;
-        if let Some(resume) = part.more {
-            self.page.next = Some(Cursor { symbol, resume });
-            return;
-        }
-        let Some(next) = self.symbols.next() else {
-            return;
-        };
-        if self.left == 0 {
-            self.probes_left = self.probes_left.saturating_sub(1);
-        }
-        let is_full = self.left == 0 && self.probes_left == 0;
-        if is_full || (budget.is_spent() && !self.page.series.is_empty()) {
-            self.page.next = Some(Cursor { symbol: *next, resume: Resume::Start });
-        } else {
-            self.current = Some((*next, Resume::Start));
-        }
-    }
-
-    pub(super) fn finish(self) -> Page<T> {
-        self.page
     }
 }

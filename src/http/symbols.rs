@@ -4,31 +4,33 @@
 //! the kinds that a symbol has, and the event times of its earliest and latest tick. Symbols
 //! that are only in the tail yet are listed too.
 
-use std::sync::Arc;
-
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{FromRef, RawQuery, State};
 use axum::response::Response;
 use axum::routing::get;
 
-use super::alpaca::json_answer;
 use super::alpaca::params::Params;
+use super::alpaca::{MarketData, json_answer};
 use super::auth::Subscriber;
-use super::{ApiError, ApiResult, App};
+use super::{ApiError, ApiResult};
 use crate::history::SymbolPage;
 use crate::history::page::SYMBOLS_PREFIX;
 use crate::market::{Kind, Nanos, Symbol};
 use crate::wire::json;
 
 /// The routes of the list of symbols.
-pub fn routes() -> Router<Arc<App>> {
+pub fn routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    MarketData: FromRef<S>,
+{
     Router::new().route("/v1/symbols", get(symbols))
 }
 
-async fn symbols(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+async fn symbols(_: Subscriber, data: State<MarketData>, RawQuery(query): RawQuery) -> ApiResult<Response> {
     let params = Params::decode(query.as_deref())?;
     params.only(&["prefix", "limit", "page_token"])?;
-    let limits = &app.gate.config.history;
+    let limits = &data.config.history;
     let limit = params.count("limit", limits.page_limit_max)?.unwrap_or(limits.page_limit_default);
     let prefix = match params.get("prefix") {
         None => String::new(),
@@ -42,7 +44,7 @@ async fn symbols(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery)
             })?
             .to_string(),
     };
-    let keyring = app.reader.keyring();
+    let keyring = data.reader.keyring();
     let after = match params.get("page_token") {
         None => None,
         Some(text) => {
@@ -54,7 +56,7 @@ async fn symbols(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery)
             )
         }
     };
-    let page = app.reader.symbols(&prefix, after, limit).await?;
+    let page = data.reader.symbols(&prefix, after, limit).await?;
     let last = page.symbols.last().filter(|_| page.more);
     let token = last.map(|row| keyring.token(SYMBOLS_PREFIX, row.symbol.as_str().as_bytes()));
     Ok(json_answer(write(&page, token.as_deref())))

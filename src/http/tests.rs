@@ -103,7 +103,7 @@ impl World {
             request = request.header("authorization", format!("Bearer {bearer}"));
         }
         let request = request.body(Body::from(body.to_owned())).unwrap();
-        Self::ask(admin_router(Arc::clone(&self.gate)), request).await
+        Self::ask(admin_router(Arc::clone(&self.gate), Router::new()), request).await
     }
 
     async fn ask(router: Router, request: Request) -> Answer {

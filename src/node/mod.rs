@@ -8,6 +8,7 @@
 //! writer finishes its tape; the keeper writes blocks and marks of all that waits; the store
 //! is closed. Work left undone by a kill is done at the next start.
 
+mod admin;
 mod bootstrap;
 mod clock;
 pub mod storage;
@@ -46,16 +47,16 @@ const PARTS: [&str; 3] = ["view", "writer", "disk"];
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder.
-    #[error("error: {0}")]
+    #[error("{0}")]
     Storage(#[from] StorageError),
     /// The tapes.
-    #[error("error: the tapes cannot be followed: {0}")]
+    #[error("the tapes cannot be followed: {0}")]
     Tapes(StoreError),
     /// API keys.
-    #[error("error: the API keys cannot be read: {0}")]
+    #[error("the API keys cannot be read: {0}")]
     Access(#[from] AccessError),
     /// A listener or a file.
-    #[error("error: {what}: {source}")]
+    #[error("{what}: {source}")]
     Io {
         /// What was tried.
         what: &'static str,
@@ -63,10 +64,10 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// The list of metrics.
-    #[error("error: metrics: {0}")]
+    #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     /// The configuration, where only the parts together show it.
-    #[error("error: {0}")]
+    #[error("{0}")]
     Config(String),
 }
 
@@ -162,18 +163,17 @@ impl Node {
             Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader: Arc::new(reader) });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
-        for ((listener, router), handle) in
-            [(listeners.http, http::router(app)), (listeners.admin, http::admin_router(Arc::clone(&gate)))]
-                .into_iter()
-                .zip(&doors)
-        {
-            let (config, metrics, handle) = (Arc::clone(&config), Arc::clone(&gate.metrics), handle.clone());
-            tasks.spawn(async move {
-                if let Err(error) = http::server::serve(listener, router, &config.http, metrics, handle).await
-                {
-                    tracing::error!(%error, "a door has closed");
-                }
-            });
+        let of_node = admin::routes(Arc::clone(&storage.store));
+        let routers = [http::router(app), http::admin_router(Arc::clone(&gate), of_node)];
+        let listeners = [listeners.http, listeners.admin];
+        for ((listener, router), handle) in listeners.into_iter().zip(routers).zip(&doors) {
+            tasks.spawn(serve(
+                listener,
+                router,
+                Arc::clone(&config),
+                Arc::clone(&gate.metrics),
+                handle.clone(),
+            ));
         }
         let node = Self {
             config,
@@ -256,16 +256,29 @@ impl Node {
     }
 }
 
+/// Serves a door until its handle shuts it down.
+async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    handle: Handle<SocketAddr>,
+) {
+    if let Err(error) = http::server::serve(listener, router, &config.http, metrics, handle).await {
+        tracing::error!(%error, "a door has closed");
+    }
+}
+
 /// Logs what opening the store found and mended.
 fn tell(report: &OpenReport) {
     for finding in &report.findings {
         let (file, offset, what) = (finding.file.display(), finding.offset, &finding.what);
         match finding.severity {
             Severity::Cut => {
-                tracing::warn!(%file, offset, what, "the end of the log was cut; none of it was acknowledged")
+                tracing::warn!(%file, offset, what, "the end of the log was cut; none of it was acknowledged");
             }
             Severity::Healed => {
-                tracing::warn!(%file, offset, what, "a damaged file was healed from its mirror")
+                tracing::warn!(%file, offset, what, "a damaged file was healed from its mirror");
             }
             Severity::Damage => tracing::error!(%file, offset, what, "a stored file is damaged"),
         }

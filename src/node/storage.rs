@@ -48,13 +48,7 @@ pub struct Storage {
 /// [`StorageError`]
 pub async fn open(config: &Config) -> Result<Storage, StorageError> {
     let data = &config.node.data;
-    std::fs::create_dir_all(data)
-        .map_err(|source| StorageError::Folder { folder: data.display().to_string(), source })?;
-    let keyring = match config.store.seal_secret() {
-        Some(secret) => Keyring::from_secret(secret),
-        None => Keyring::read_or_create(&data.join("seal.key"))?.0,
-    };
-    let keyring = Arc::new(keyring);
+    let keyring = Arc::new(keyring(config)?);
     let options = EmbeddedOptions {
         segment_bytes: config.store.segment_bytes,
         append_queue_bytes_max: config.store.append_queue_bytes_max,
@@ -64,6 +58,21 @@ pub async fn open(config: &Config) -> Result<Storage, StorageError> {
     };
     let (store, report) = EmbeddedStore::open(&data.join("store"), Arc::clone(&keyring), options).await?;
     Ok(Storage { keyring, store: Arc::new(store), report })
+}
+
+/// The keyring of all stored bytes: as configured, else the one made at first start and kept in the
+/// data folder.
+///
+/// # Errors
+/// [`StorageError`]
+pub fn keyring(config: &Config) -> Result<Keyring, StorageError> {
+    let data = &config.node.data;
+    std::fs::create_dir_all(data)
+        .map_err(|source| StorageError::Folder { folder: data.display().to_string(), source })?;
+    match config.store.seal_secret() {
+        Some(secret) => Ok(Keyring::from_secret(secret)),
+        None => Ok(Keyring::read_or_create(&data.join("seal.key"))?.0),
+    }
 }
 
 /// The keys of a data folder that no node holds.

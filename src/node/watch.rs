@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -28,6 +29,7 @@ impl Node {
             embedded: Arc::clone(&self.embedded),
             low_space_percent: self.config.store.low_space_percent,
             now: Arc::clone(&self.now),
+            followed: AtomicBool::new(false),
         };
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
@@ -87,6 +89,7 @@ struct Look {
     embedded: Arc<EmbeddedStore>,
     low_space_percent: u64,
     now: NowFn,
+    followed: AtomicBool,
 }
 
 impl Look {
@@ -104,6 +107,10 @@ impl Look {
         });
         self.metrics.tape_tail_bytes.set(count(bytes));
         self.metrics.tape_held_bytes.set(count(held));
+        // A tape that is found later is followed from its beginning by the live node: that the view was
+        // at every end once is what readiness means, and it stays so.
+        let caught_up = caught_up || self.followed.load(Ordering::Relaxed);
+        self.followed.store(caught_up, Ordering::Relaxed);
         match (caught_up, complete) {
             (true, Ok(())) => self.health.set("view", Status::Ok, "every tape is followed to its end"),
             (false, _) => self.health.set("view", Status::Fail, "reading the tapes to their ends"),

@@ -12,7 +12,10 @@ const TIME: i64 = 1_704_292_200_000_000_000;
 
 /// The library that shifts a process's wall clock; `make test` installs it.
 fn faketime() -> &'static str {
-    let places = ["/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1"];
+    let places = [
+        "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+        "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    ];
     let Some(library) = places.into_iter().find(|path| Path::new(path).exists()) else {
         panic!("libfaketime is missing: run `make test`, which installs it");
     };
@@ -42,9 +45,14 @@ async fn clocks_do_not_matter() {
         want_trades.extend((first..first + 50).filter(|i| i % 2 == 0));
         // Everything so far again, under this clock.
         for (earlier, ticks) in posted.iter().enumerate() {
-            assert_eq!(node.post_ticks(ticks, "", Some(&format!("round {earlier}"))).await.status, 200, "{shift}");
+            assert_eq!(
+                node.post_ticks(ticks, "", Some(&format!("round {earlier}"))).await.status,
+                200,
+                "{shift}"
+            );
         }
-        let found: Vec<u64> = node.history("trades", "CLOCK", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
+        let found: Vec<u64> =
+            node.history("trades", "CLOCK", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
         assert_eq!(found, want_trades, "{shift}");
         assert_eq!(node.history("quotes", "CLOCK", "").await.len(), want_trades.len(), "{shift}");
         node.kill().await;

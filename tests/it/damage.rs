@@ -47,8 +47,9 @@ async fn flipped_bytes_of_every_stored_file_never_show_a_wrong_price() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut node = Node::new(folder.path(), &["--set", "history.linger_ms=200"]);
     node.start().await;
-    let ticks: Vec<Value> =
-        (0..200).map(|i| if i % 2 == 0 { trade("DAMAGE", i, TIME + 1) } else { quote("DAMAGE", i, TIME + 2) }).collect();
+    let ticks: Vec<Value> = (0..200)
+        .map(|i| if i % 2 == 0 { trade("DAMAGE", i, TIME + 1) } else { quote("DAMAGE", i, TIME + 2) })
+        .collect();
     assert_eq!(node.post_ticks(&ticks, "", None).await.status, 200);
     let want = prices(&node).await.expect("undamaged");
     assert_eq!(want.len(), 200);
@@ -67,7 +68,11 @@ async fn flipped_bytes_of_every_stored_file_never_show_a_wrong_price() {
             copy_folder(&original, &damaged.path().join("data"));
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (number % 8);
-            std::fs::write(damaged.path().join("data").join(file.strip_prefix(&original).expect("inside")), flipped).expect("a file");
+            std::fs::write(
+                damaged.path().join("data").join(file.strip_prefix(&original).expect("inside")),
+                flipped,
+            )
+            .expect("a file");
             let mut other = Node::new(damaged.path(), &[]);
             (other.read, other.write) = (node.read.clone(), node.write.clone());
             let what = format!("{} at {at}", file.display());
@@ -119,7 +124,10 @@ impl Drop for SmallDisk {
 async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     // Where no file system can be mounted, the store's own tests show the same through its fault decorator.
     let Some(disk) = SmallDisk::mount(64) else { return };
-    let mut node = Node::new(disk.folder.path(), &["--set", "store.segment_bytes=4194304", "--set", "history.linger_ms=200"]);
+    let mut node = Node::new(
+        disk.folder.path(),
+        &["--set", "store.segment_bytes=4194304", "--set", "history.linger_ms=200"],
+    );
     node.start().await;
     assert_eq!(node.post_ticks(&[trade("FULL", 1, TIME)], "", None).await.status, 200);
     let filler = disk.folder.path().join("filler");
@@ -133,7 +141,10 @@ async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     let mut refusal = None;
     for batch in 0..400_u64 {
         let ids = 2 + batch * 2000..2 + (batch + 1) * 2000;
-        let ticks: Vec<Value> = ids.clone().map(|i| trade("FULL", i, TIME + i64::try_from(i * 7919 % 1_000_003).expect("small"))).collect();
+        let ticks: Vec<Value> = ids
+            .clone()
+            .map(|i| trade("FULL", i, TIME + i64::try_from(i * 7919 % 1_000_003).expect("small")))
+            .collect();
         let got = node.post_ticks(&ticks, "?backfill=true", Some(&format!("full {batch}"))).await;
         match got.status {
             200 => acked.extend(ids),
@@ -151,7 +162,10 @@ async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     assert!(!node.history("trades", "FULL", "").await.is_empty(), "reads go on");
     std::fs::remove_file(&filler).expect("space again");
     let ids = 2 + batch * 2000..2 + (batch + 1) * 2000;
-    let ticks: Vec<Value> = ids.clone().map(|i| trade("FULL", i, TIME + i64::try_from(i * 7919 % 1_000_003).expect("small"))).collect();
+    let ticks: Vec<Value> = ids
+        .clone()
+        .map(|i| trade("FULL", i, TIME + i64::try_from(i * 7919 % 1_000_003).expect("small")))
+        .collect();
     let mut recovered = false;
     for _ in 0..600 {
         let got = node.post_ticks(&ticks, "?backfill=true", Some(&format!("full {batch}"))).await;
@@ -166,7 +180,8 @@ async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     assert!(recovered, "intake goes on when there is space again");
     node.kill().await;
     node.start().await;
-    let found: BTreeSet<u64> = node.history("trades", "FULL", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
+    let found: BTreeSet<u64> =
+        node.history("trades", "FULL", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
     let lost: Vec<_> = acked.difference(&found).take(5).collect();
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     node.stop().await;

@@ -5,7 +5,6 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::cast_precision_loss,
-    missing_docs,
     unreachable_pub,
     reason = "tests say why they fail, and their helpers are no public API"
 )]

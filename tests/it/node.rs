@@ -27,6 +27,15 @@ pub struct Node {
     pub client: reqwest::Client,
 }
 
+/// A client that goes straight to where it is sent.
+pub fn client() -> reqwest::Client {
+    // The process needs one TLS provider; whoever comes first installs it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let client =
+        reqwest::Client::builder().no_proxy().pool_max_idle_per_host(4).timeout(Duration::from_secs(60));
+    client.build().expect("a client can be built")
+}
+
 /// An answer: status, headers, and the body as JSON.
 pub struct Answer {
     pub status: u16,
@@ -43,7 +52,6 @@ impl Answer {
 impl Node {
     /// A node that has not been started yet.
     pub fn new(folder: &Path, flags: &[&str]) -> Self {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build();
         Self {
             folder: folder.to_path_buf(),
             flags: flags.iter().map(ToString::to_string).collect(),
@@ -53,7 +61,7 @@ impl Node {
             admin: String::new(),
             read: Key::default(),
             write: Key::default(),
-            client: client.expect("a client can be built"),
+            client: client(),
         }
     }
 
@@ -87,12 +95,22 @@ impl Node {
             .expect("the binary starts");
         let mut waited = 0;
         let facts = loop {
-            if let Some(facts) = std::fs::read(&ready).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok()) {
+            if let Some(facts) =
+                std::fs::read(&ready).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+            {
                 break facts;
             }
             if child.try_wait().expect("a child").is_some() || waited > 6000 {
                 let log = std::fs::read_to_string(&log_path).unwrap_or_default();
-                return Err(log.lines().rev().take(40).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n"));
+                return Err(log
+                    .lines()
+                    .rev()
+                    .take(40)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .collect::<Vec<_>>()
+                    .join("\n"));
             }
             waited += 1;
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -120,7 +138,8 @@ impl Node {
     /// kill -9 while others still use the node; `kill` then reaps it.
     pub fn kill_now(&self) {
         if let Some(pid) = self.pid() {
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("the node can be killed");
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+                .expect("the node can be killed");
         }
     }
 
@@ -133,23 +152,27 @@ impl Node {
     pub async fn stop(&mut self) -> Option<i32> {
         let pid = self.pid()?;
         let mut child = self.child.take()?;
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the node can be told to stop");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .expect("the node can be told to stop");
         child.wait().await.expect("the node ends").code()
-    }
-
-    /// What the node has printed so far.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("node.log")).unwrap_or_default()
     }
 
     /// A GET with the reading key.
     pub async fn get(&self, path: &str) -> Answer {
         let request = self.client.get(format!("{}{path}", self.http));
-        answer(request.header("APCA-API-KEY-ID", &self.read.id).header("APCA-API-SECRET-KEY", &self.read.secret)).await
+        answer(
+            request.header("APCA-API-KEY-ID", &self.read.id).header("APCA-API-SECRET-KEY", &self.read.secret),
+        )
+        .await
     }
 
     /// A POST of ticks with the writing key, ready to get more headers.
-    pub fn post(&self, query: &str, content_type: &str, body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+    pub fn post(
+        &self,
+        query: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::RequestBuilder {
         self.client
             .post(format!("{}/v1/ticks{query}", self.http))
             .header("APCA-API-KEY-ID", &self.write.id)
@@ -171,7 +194,9 @@ impl Node {
     pub async fn history(&self, kind: &str, symbol: &str, more: &str) -> Vec<Value> {
         let (mut all, mut token) = (Vec::new(), String::new());
         loop {
-            let page = self.get(&format!("/v2/stocks/{kind}?symbols={symbol}&limit=10000&start=1970-01-02{more}{token}")).await;
+            let page = self
+                .get(&format!("/v2/stocks/{kind}?symbols={symbol}&limit=10000&start=1970-01-02{more}{token}"))
+                .await;
             assert_eq!(page.status, 200, "{}", page.json);
             all.extend(page.json[kind][symbol].as_array().cloned().unwrap_or_default());
             match page.json["next_page_token"].as_str() {
@@ -187,13 +212,18 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) => {
-            return Answer { status: 0, headers: reqwest::header::HeaderMap::default(), json: Value::String(format!("{error:?}")) };
+            return Answer {
+                status: 0,
+                headers: reqwest::header::HeaderMap::default(),
+                json: Value::String(format!("{error:?}")),
+            };
         }
     };
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     match response.bytes().await {
         Ok(body) => {
-            let json = serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+            let json = serde_json::from_slice(&body)
+                .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
             Answer { status, headers, json }
         }
         Err(error) => Answer { status: 0, headers, json: Value::String(format!("{error:?}")) },

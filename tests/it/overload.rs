@@ -55,7 +55,10 @@ async fn overload_is_refused_quickly_with_bounded_memory() {
                         accepted.lock().await.insert(first);
                     }
                     503 => {
-                        let wait = got.headers.get("Retry-After").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+                        let wait = got
+                            .headers
+                            .get("Retry-After")
+                            .and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
                         assert!(wait.is_some_and(|seconds| seconds >= 1), "{:?} {}", got.headers, got.json);
                         *refused.lock().await += 1;
                     }
@@ -67,8 +70,14 @@ async fn overload_is_refused_quickly_with_bounded_memory() {
     futures::future::join_all(work).await;
     let (accepted, refused) = (accepted.lock().await.clone(), *refused.lock().await);
     assert!(!accepted.is_empty() && refused > 0, "{} accepted, {refused} refused", accepted.len());
-    let found: BTreeSet<u64> = node.history("trades", "LOAD", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
-    let lost: Vec<_> = accepted.iter().flat_map(|first| *first..first + 10_000).filter(|id| !found.contains(id)).take(5).collect();
+    let found: BTreeSet<u64> =
+        node.history("trades", "LOAD", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
+    let lost: Vec<_> = accepted
+        .iter()
+        .flat_map(|first| *first..first + 10_000)
+        .filter(|id| !found.contains(id))
+        .take(5)
+        .collect();
     assert!(lost.is_empty(), "accepted and not found: {lost:?}");
     assert!(peak_kib(&node) < MEMORY_MAX_KIB, "{} KiB", peak_kib(&node));
     assert_eq!(node.stop().await, Some(0));
@@ -77,7 +86,10 @@ async fn overload_is_refused_quickly_with_bounded_memory() {
 #[tokio::test]
 async fn a_key_over_its_rate_is_told_when_to_come_again() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut node = Node::new(folder.path(), &["--set", "access.requests_per_minute=60", "--set", "access.requests_burst=3"]);
+    let mut node = Node::new(
+        folder.path(),
+        &["--set", "access.requests_per_minute=60", "--set", "access.requests_burst=3"],
+    );
     node.start().await;
     let mut statuses = Vec::new();
     for _ in 0..4 {
@@ -100,7 +112,14 @@ async fn a_client_that_sends_slowly_is_closed() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut node = Node::new(
         folder.path(),
-        &["--set", "http.first_request_ms=300", "--set", "http.header_read_ms=300", "--set", "http.body_ms=300"],
+        &[
+            "--set",
+            "http.first_request_ms=300",
+            "--set",
+            "http.header_read_ms=300",
+            "--set",
+            "http.body_ms=300",
+        ],
     );
     node.start().await;
     let address = node.http.trim_start_matches("http://").to_owned();
@@ -142,7 +161,8 @@ async fn sigterm_under_load_loses_nothing() {
     kept.extend(futures::future::join_all(posts).await.into_iter().flatten());
     assert_eq!(node.stop().await, Some(0));
     node.start().await;
-    let found: BTreeSet<u64> = node.history("trades", "TERM", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
+    let found: BTreeSet<u64> =
+        node.history("trades", "TERM", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
     for tick in &kept {
         assert!(found.contains(&tick["i"].as_u64().expect("an id")), "{tick} was acknowledged");
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::node::{Node, answer, quote};
+use crate::node::{Node, answer, client, quote};
 
 /// Passes requests on; of the first `cuts` answers not a byte comes back.
 pub struct Proxy {
@@ -34,7 +34,12 @@ impl Proxy {
     }
 }
 
-async fn pass(client: TcpStream, server: TcpStream, counter: &AtomicUsize, cuts: usize) -> std::io::Result<()> {
+async fn pass(
+    client: TcpStream,
+    server: TcpStream,
+    counter: &AtomicUsize,
+    cuts: usize,
+) -> std::io::Result<()> {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let up = tokio::spawn(async move { copy(&mut from_client, &mut to_server).await });
@@ -61,7 +66,7 @@ async fn an_answer_that_was_cut_is_asked_for_again_and_nothing_is_twice() {
     let proxy = Proxy::start(node.http.trim_start_matches("http://").to_owned(), 3).await;
     let ticks: Vec<_> = (0..40).map(|i| quote("CUT", 100 + i, 1_704_292_200_000_000_000)).collect();
     let body = serde_json::to_vec(&ticks).expect("JSON");
-    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("a client");
+    let client = client();
     let mut answers = Vec::new();
     for _ in 0..5 {
         let request = client
@@ -74,6 +79,10 @@ async fn an_answer_that_was_cut_is_asked_for_again_and_nothing_is_twice() {
     }
     assert_eq!(answers, [0, 0, 0, 200, 200]);
     assert_eq!(proxy.cut.load(Ordering::SeqCst), 3);
-    assert_eq!(node.history("quotes", "CUT", "").await.len(), 40, "the body is the request's name where no key is given");
+    assert_eq!(
+        node.history("quotes", "CUT", "").await.len(),
+        40,
+        "the body is the request's name where no key is given"
+    );
     node.stop().await;
 }

@@ -10,7 +10,7 @@ const TIME: i64 = 1_704_292_200_000_000_000;
 
 /// Bytes of all tape segments.
 fn tape_bytes(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder.join("data/tapes")).expect("the folder of tapes");
+    let entries = std::fs::read_dir(folder.join("data/store/tapes")).expect("the folder of tapes");
     entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|data| data.len()).sum()
 }
 
@@ -21,12 +21,16 @@ async fn sizes(node: &Node) -> Vec<u64> {
 #[tokio::test]
 async fn a_node_that_was_off_for_longer_than_the_tapes_live_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut node = Node::new(folder.path(), &["--set", "history.linger_ms=3600000", "--set", "store.segment_bytes=1048576"]);
+    let mut node = Node::new(
+        folder.path(),
+        &["--set", "history.linger_ms=3600000", "--set", "store.segment_bytes=1048576"],
+    );
     node.start().await;
     let mut want = Vec::new();
     for batch in 0..40_u64 {
         let numbers: Vec<u64> = (batch * 500..(batch + 1) * 500).collect();
-        let ticks: Vec<Value> = numbers.iter().map(|i| quote("OLD", *i, TIME + i64::try_from(*i).expect("small"))).collect();
+        let ticks: Vec<Value> =
+            numbers.iter().map(|i| quote("OLD", *i, TIME + i64::try_from(*i).expect("small"))).collect();
         assert_eq!(node.post_ticks(&ticks, "?backfill=true", None).await.status, 200);
         want.extend(numbers);
     }
@@ -36,7 +40,14 @@ async fn a_node_that_was_off_for_longer_than_the_tapes_live_loses_nothing() {
     let mut node = {
         let mut next = Node::new(
             folder.path(),
-            &["--set", "store.tape_hours=0", "--set", "history.linger_ms=200", "--set", "store.segment_bytes=1048576"],
+            &[
+                "--set",
+                "store.tape_hours=0",
+                "--set",
+                "history.linger_ms=200",
+                "--set",
+                "store.segment_bytes=1048576",
+            ],
         );
         (next.read, next.write) = (node.read.clone(), node.write.clone());
         next

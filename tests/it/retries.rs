@@ -11,11 +11,14 @@ async fn the_same_batch_in_parallel_and_after_a_restart_is_one_tick_each() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut node = Node::new(folder.path(), &[]);
     node.start().await;
-    let batch = |times: i64| -> Vec<Value> {
-        (0..50)
-            .map(|i| if i % 2 == 0 { trade("AGAIN", i, TIME + times) } else { quote("AGAIN", i, TIME + times) })
-            .collect()
-    };
+    let batch =
+        |times: i64| -> Vec<Value> {
+            (0..50)
+                .map(|i| {
+                    if i % 2 == 0 { trade("AGAIN", i, TIME + times) } else { quote("AGAIN", i, TIME + times) }
+                })
+                .collect()
+        };
     for times in 1..=5_i64 {
         let ticks = batch(times);
         let key = format!("batch-{times}");
@@ -43,13 +46,17 @@ async fn the_same_trades_regrouped_are_one_each_and_bars_stay_equal() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut node = Node::new(folder.path(), &[]);
     node.start().await;
-    let trades: Vec<Value> = (1..=300).map(|i| trade("GROUP", i, TIME + i64::try_from(i).expect("small") * 500_000_000)).collect();
+    let trades: Vec<Value> =
+        (1..=300).map(|i| trade("GROUP", i, TIME + i64::try_from(i).expect("small") * 500_000_000)).collect();
     for part in trades.chunks(7) {
         assert_eq!(node.post_ticks(part, "", None).await.status, 200);
     }
     let bars = node.history("bars", "GROUP", "&timeframe=1Min").await;
     for part in trades.chunks(100) {
-        assert_eq!(node.post_ticks(part, "", Some("other-groups")).await.status, if part[0] == trades[0] { 200 } else { 422 });
+        assert_eq!(
+            node.post_ticks(part, "", Some("other-groups")).await.status,
+            if part[0] == trades[0] { 200 } else { 422 }
+        );
     }
     for (number, part) in trades.chunks(41).enumerate() {
         let got = node.post_ticks(part, "?backfill=true", Some(&format!("group {number}"))).await;
@@ -80,7 +87,9 @@ async fn numbered_lines_are_one_tick_each_however_they_are_cut() {
             assert_eq!((got.status, got.count("accepted")), (200, part.len() as u64), "{}", got.json);
         }
     }
-    let position = node.post_ticks(&[json!({"T": "t", "S": "LAST", "p": 1, "s": 1, "t": "2024-01-03T14:30:00Z"})], "", None).await;
+    let position = node
+        .post_ticks(&[json!({"T": "t", "S": "LAST", "p": 1, "s": 1, "t": "2024-01-03T14:30:00Z"})], "", None)
+        .await;
     let after = format!("&after={}", position.json["position"].as_str().expect("a position"));
     assert_eq!(node.history("quotes", "LINES", &after).await.len(), 90);
     node.stop().await;

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{OriginalUri, Path, RawQuery, State};
+use axum::extract::{FromRef, OriginalUri, Path, RawQuery, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use axum::routing::get;
@@ -31,40 +31,65 @@ use axum::routing::get;
 use self::body::{Frame, Item};
 use self::query::{Query, Route, What};
 use super::auth::Subscriber;
-use super::{ApiError, ApiResult, App};
+use super::{ApiError, ApiResult, App, Clock};
+use crate::config::Config;
 use crate::history::page::{PAGE_PREFIX, PageError};
-use crate::history::{BarQuery, Cursor, Page, PageToken, TickQuery};
+use crate::history::{BarQuery, Cursor, Page, PageToken, Reader, TickQuery};
 use crate::store::Span;
 
 /// Set where ticks of the span are lost to this region.
 const INCOMPLETE: HeaderName = HeaderName::from_static("x-tapeline-incomplete");
 
-/// Routes of Alpaca's market data that are not offered, with what they are called.
+/// Routes of Alpaca's market data that are not offered, and the beginning of the message.
 const NOT_OFFERED: &[(&str, &str)] = &[
-    ("/v2/stocks/auctions", "auctions"),
-    ("/v2/stocks/{symbol}/auctions", "auctions"),
-    ("/v2/stocks/trades/latest", "latest trades"),
-    ("/v2/stocks/{symbol}/trades/latest", "latest trades"),
-    ("/v2/stocks/quotes/latest", "latest quotes"),
-    ("/v2/stocks/{symbol}/quotes/latest", "latest quotes"),
-    ("/v2/stocks/bars/latest", "latest bars"),
-    ("/v2/stocks/{symbol}/bars/latest", "latest bars"),
-    ("/v2/stocks/snapshots", "snapshots"),
-    ("/v2/stocks/{symbol}/snapshot", "snapshots"),
-    ("/v1beta1/screener/{*rest}", "the screener"),
-    ("/v1beta1/corporate-actions", "corporate actions"),
-    ("/v1/corporate-actions", "corporate actions"),
-    ("/v1beta1/events/corporate-actions", "corporate actions"),
-    ("/v1beta1/news", "news"),
-    ("/v1beta1/logos/{symbol}", "logos"),
-    ("/v1beta1/forex/{*rest}", "foreign exchange rates"),
-    ("/v1beta1/options/{*rest}", "options"),
-    ("/v1beta1/fixed_income/{*rest}", "fixed income"),
-    ("/v1beta3/crypto/{*rest}", "crypto"),
+    ("/v2/stocks/auctions", "auctions are"),
+    ("/v2/stocks/{symbol}/auctions", "auctions are"),
+    ("/v2/stocks/trades/latest", "latest trades are"),
+    ("/v2/stocks/{symbol}/trades/latest", "latest trades are"),
+    ("/v2/stocks/quotes/latest", "latest quotes are"),
+    ("/v2/stocks/{symbol}/quotes/latest", "latest quotes are"),
+    ("/v2/stocks/bars/latest", "latest bars are"),
+    ("/v2/stocks/{symbol}/bars/latest", "latest bars are"),
+    ("/v2/stocks/snapshots", "snapshots are"),
+    ("/v2/stocks/{symbol}/snapshot", "snapshots are"),
+    ("/v1beta1/screener/{*rest}", "the screener is"),
+    ("/v1/corporate-actions", "corporate actions are"),
+    ("/v1beta1/corporate-actions/{*rest}", "corporate actions are"),
+    ("/v1beta1/events/corporate-actions", "corporate actions are"),
+    ("/v1beta1/news", "news is"),
+    ("/v1beta1/logos/{symbol}", "a logo is"),
+    ("/v1beta1/forex/{*rest}", "foreign exchange is"),
+    ("/v1beta1/options/{*rest}", "market data of options is"),
+    ("/v1beta3/crypto/{*rest}", "market data of crypto is"),
 ];
 
+/// What the handlers of history need of the node.
+#[derive(Clone)]
+pub struct MarketData {
+    /// Where history comes from.
+    pub reader: Arc<Reader>,
+    /// The configuration, for its limits.
+    pub config: Arc<Config>,
+    /// The wall clock.
+    pub clock: Clock,
+}
+
+impl FromRef<Arc<App>> for MarketData {
+    fn from_ref(app: &Arc<App>) -> Self {
+        Self {
+            reader: Arc::clone(&app.reader),
+            config: Arc::clone(&app.gate.config),
+            clock: Arc::clone(&app.gate.clock),
+        }
+    }
+}
+
 /// The routes of market data v2.
-pub fn routes() -> Router<Arc<App>> {
+pub fn routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    MarketData: FromRef<S>,
+{
     let mut router = Router::new()
         .route("/v2/stocks/trades", get(many_trades))
         .route("/v2/stocks/quotes", get(many_quotes))
@@ -74,70 +99,75 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v2/stocks/{symbol}/bars", get(bars))
         .route("/v2/stocks/meta/exchanges", get(meta::exchanges))
         .route("/v2/stocks/meta/conditions/{ticktype}", get(meta::conditions));
-    for (path, name) in NOT_OFFERED {
-        router = router.route(path, get(move |uri| not_offered(name, uri)));
+    for (path, what) in NOT_OFFERED {
+        router = router.route(path, get(move |uri| not_offered(what, uri)));
     }
     router
 }
 
-async fn not_offered(name: &'static str, OriginalUri(uri): OriginalUri) -> ApiError {
-    ApiError::not_found(
-        format!("{name} are not offered by this server: {}", uri.path())
-            .replace("the screener are", "the screener is"),
-    )
-    .numbered(10_000)
-    .with("reason", "not_offered")
+async fn not_offered(what: &'static str, OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::not_found(format!("{what} not offered by this server: {}", uri.path()))
+        .numbered(10_000)
+        .with("reason", "not_offered")
 }
 
-async fn many_trades(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    answer(&app, Route::Trades, None, query.as_deref()).await
+async fn many_trades(
+    _: Subscriber,
+    data: State<MarketData>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Response> {
+    answer(&data, Route::Trades, None, query.as_deref()).await
 }
 
-async fn many_quotes(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    answer(&app, Route::Quotes, None, query.as_deref()).await
+async fn many_quotes(
+    _: Subscriber,
+    data: State<MarketData>,
+    RawQuery(query): RawQuery,
+) -> ApiResult<Response> {
+    answer(&data, Route::Quotes, None, query.as_deref()).await
 }
 
-async fn many_bars(_: Subscriber, app: State<Arc<App>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
-    answer(&app, Route::Bars, None, query.as_deref()).await
+async fn many_bars(_: Subscriber, data: State<MarketData>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    answer(&data, Route::Bars, None, query.as_deref()).await
 }
 
 async fn trades(
     _: Subscriber,
-    app: State<Arc<App>>,
+    data: State<MarketData>,
     Path(symbol): Path<String>,
     RawQuery(query): RawQuery,
 ) -> ApiResult<Response> {
-    answer(&app, Route::Trades, Some(&symbol), query.as_deref()).await
+    answer(&data, Route::Trades, Some(&symbol), query.as_deref()).await
 }
 
 async fn quotes(
     _: Subscriber,
-    app: State<Arc<App>>,
+    data: State<MarketData>,
     Path(symbol): Path<String>,
     RawQuery(query): RawQuery,
 ) -> ApiResult<Response> {
-    answer(&app, Route::Quotes, Some(&symbol), query.as_deref()).await
+    answer(&data, Route::Quotes, Some(&symbol), query.as_deref()).await
 }
 
 async fn bars(
     _: Subscriber,
-    app: State<Arc<App>>,
+    data: State<MarketData>,
     Path(symbol): Path<String>,
     RawQuery(query): RawQuery,
 ) -> ApiResult<Response> {
-    answer(&app, Route::Bars, Some(&symbol), query.as_deref()).await
+    answer(&data, Route::Bars, Some(&symbol), query.as_deref()).await
 }
 
 async fn answer(
-    app: &App,
+    data: &MarketData,
     route: Route,
     path_symbol: Option<&str>,
     query: Option<&str>,
 ) -> ApiResult<Response> {
-    let reader = &app.reader;
-    let limits = &app.gate.config.history;
+    let reader = &data.reader;
+    let limits = &data.config.history;
     let query = Query::read(route, path_symbol, query, limits, reader.keyring())?;
-    let (span, cursor) = place(app, &query)?;
+    let (span, cursor) = place(data, &query)?;
     if let Some(token) = &query.after
         && !reader.wait_for(token).await
     {
@@ -149,11 +179,11 @@ async fn answer(
     let body = match (query.what, query.what.kind()) {
         (What::Bars(timeframe), _) => {
             let asked = BarQuery { symbols, timeframe, span: span.clone(), order, limit, cursor };
-            write(app, &query, &span, single, &reader.bars(&asked).await?)
+            write(data, &query, &span, single, &reader.bars(&asked).await?)
         }
         (_, Some(kind)) => {
             let asked = TickQuery { symbols, kind, span: span.clone(), order, limit, cursor };
-            write(app, &query, &span, single, &reader.ticks(&asked).await?)
+            write(data, &query, &span, single, &reader.ticks(&asked).await?)
         }
         (_, None) => return Err(ApiError::internal("a route that is neither of ticks nor of bars")),
     };
@@ -165,21 +195,21 @@ async fn answer(
 }
 
 /// The span and where in it the page starts: from the page token, or else from the parameters.
-fn place(app: &App, query: &Query) -> ApiResult<(Span, Option<Cursor>)> {
+fn place(data: &MarketData, query: &Query) -> ApiResult<(Span, Option<Cursor>)> {
     let Some(text) = &query.page_token else {
-        return Ok((query.span((app.gate.clock)())?, None));
+        return Ok((query.span((data.clock)())?, None));
     };
-    let opened = app.reader.keyring().open_token(PAGE_PREFIX, text).map_err(|_| PageError::Invalid);
+    let opened = data.reader.keyring().open_token(PAGE_PREFIX, text).map_err(|_| PageError::Invalid);
     let token = opened.and_then(|bytes| PageToken::decode(&bytes, query.digest()));
     let token =
         token.map_err(|error| ApiError::bad_request(error.to_string()).with("field", "page_token"))?;
     Ok((token.span, Some(token.cursor)))
 }
 
-fn write<T: Item>(app: &App, query: &Query, span: &Span, single: bool, page: &Page<T>) -> Vec<u8> {
+fn write<T: Item>(data: &MarketData, query: &Query, span: &Span, single: bool, page: &Page<T>) -> Vec<u8> {
     let token = page.next.map(|cursor| {
         let token = PageToken { query: query.digest(), span: span.clone(), cursor };
-        app.reader.keyring().token(PAGE_PREFIX, &token.encode())
+        data.reader.keyring().token(PAGE_PREFIX, &token.encode())
     });
     let frame = Frame {
         member: query.what.member(),

@@ -8,7 +8,7 @@ use super::{BYTES_MAX, TableError};
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 
-/// zstd's level: on columns, 3 is 30 % slower to write and at most 2 % smaller
+/// zstd's level: on columns, 3 takes up to half more time and saves at most 2 %
 /// (`docs/adr/0001-columnar-tables.md`).
 const ZSTD_LEVEL: i32 = 1;
 

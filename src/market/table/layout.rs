@@ -35,7 +35,7 @@ pub fn peek(bytes: &[u8]) -> Result<Peek, TableError> {
     take_head(None, &mut source)
 }
 
-fn take_head(expected: Option<Form>, source: &mut Source<'_>) -> Result<Peek, TableError> {
+pub(super) fn take_head(expected: Option<Form>, source: &mut Source<'_>) -> Result<Peek, TableError> {
     let [version, form] = source.array()?;
     if version != VERSION {
         return Err(TableError::Version(version));
@@ -48,7 +48,7 @@ fn take_head(expected: Option<Form>, source: &mut Source<'_>) -> Result<Peek, Ta
     if rows == 0 {
         return Ok(Peek { rows, first: Nanos(0), last: Nanos(0) });
     }
-    let first = Nanos(i64::from_le_bytes(source.array()?));
+    let first = Nanos(i64::from_be_bytes(source.array()?));
     let width = source.number()?;
     Ok(Peek { rows, first, last: Nanos(first.0.wrapping_add_unsigned(width)) })
 }
@@ -123,7 +123,7 @@ pub(super) fn encode(rows: &[Row], form: Form, requests: &[RequestKey]) -> Vec<u
     put_count(rows.len(), &mut out);
     let times = rows.iter().map(|row| row.tick.time.0);
     let (Some(first), Some(last)) = (times.clone().min(), times.max()) else { return out };
-    out.extend_from_slice(&first.to_le_bytes());
+    out.extend_from_slice(&first.to_be_bytes());
     put_number(last.wrapping_sub(first).cast_unsigned(), &mut out);
 
     let mut requests = Requests::new(requests);
@@ -133,12 +133,13 @@ pub(super) fn encode(rows: &[Row], form: Form, requests: &[RequestKey]) -> Vec<u
     let several = plan.dictionary.len() > 1;
     if several {
         let numbers: Vec<u64> = plan.arrived.iter().map(|(_, number)| *number as u64).collect();
-        column::put(&numbers, Shape::Free, &mut columns);
+        column::put(&numbers, Shape::Free, &[], &mut columns);
     }
     let arrived = || plan.arrived.iter().filter_map(|(at, _)| rows.get(*at));
     let sorted = || plan.sorted.iter().filter_map(|(at, _)| rows.get(*at));
-    let times: Vec<u64> = arrived().map(|row| row.tick.time.0.wrapping_sub(first).cast_unsigned()).collect();
-    column::put(&times, Shape::Near, &mut columns);
+    let mut times: Vec<u64> = Vec::with_capacity(rows.len());
+    times.extend(arrived().map(|row| row.tick.time.0.wrapping_sub(first).cast_unsigned()));
+    column::put(&times, Shape::Near, &[], &mut columns);
     match form {
         Form::Frame => origins::put(arrived(), form, &mut requests, &mut columns),
         Form::Block => origins::put(sorted(), form, &mut requests, &mut columns),
@@ -170,7 +171,7 @@ pub(super) fn decode(
     let mut source = Source::new(&columns);
     let dictionary = series::take(head.rows, &mut source)?;
     let places = Places::take(head.rows, dictionary.len(), &mut source)?;
-    let mut times = column::take(head.rows, &mut source)?;
+    let mut times = column::take(head.rows, &[], &mut source)?;
     let mut origins = origins::take(head.rows, form, requests, received, &mut source)?;
     places.apply(&mut times);
     if form == Form::Frame {
@@ -213,7 +214,7 @@ impl Places {
             return Ok(Self { counts: vec![rows], of_arrived: Vec::new() });
         }
         const UNKNOWN: TableError = TableError::Malformed("a row is of no known series");
-        let numbers = column::take(rows, source)?;
+        let numbers = column::take(rows, &[], source)?;
         let mut counts = vec![0_usize; series];
         for number in &numbers {
             let count = usize::try_from(*number).ok().and_then(|at| counts.get_mut(at));

@@ -63,11 +63,11 @@ pub(super) fn put<'a>(
         out.extend_from_slice(&request.0);
     }
     let indexes: Vec<u64> = origins.iter().map(|origin| u64::from(origin.index)).collect();
-    column::put(&numbers, Shape::Near, out);
-    column::put(&indexes, Shape::Near, out);
+    column::put(&numbers, Shape::Near, &[], out);
+    column::put(&indexes, Shape::Near, &[], out);
     if form == Form::Block {
         let received: Vec<u64> = origins.iter().map(|origin| origin.received.0.cast_unsigned()).collect();
-        column::put(&received, Shape::Near, out);
+        column::put(&received, Shape::Near, &[], out);
     }
 }
 
@@ -87,11 +87,11 @@ pub(super) fn take(
         let named = || named.get(at.checked_sub(requests.len())?).map(|bytes| RequestKey(*bytes));
         requests.get(at).copied().or_else(named)
     };
-    let numbers = column::take(count, source)?;
-    let indexes = column::take(count, source)?;
+    let numbers = column::take(count, &[], source)?;
+    let indexes = column::take(count, &[], source)?;
     let times = match form {
         Form::Frame => Vec::new(),
-        Form::Block => column::take(count, source)?,
+        Form::Block => column::take(count, &[], source)?,
     };
     let mut times = times.into_iter().map(|time| Nanos(time.cast_signed()));
     numbers
