@@ -485,8 +485,12 @@ impl Sim {
             let mut exempt: BTreeMap<usize, Bits> = BTreeMap::new();
             for gap in &self.records.gaps[region] {
                 let seqs: RangeInclusive<u64> = gap.first..=gap.last;
-                let frames =
-                    self.ledger.frames.get(&gap.tape).into_iter().flat_map(|frames| frames.range(seqs.clone()));
+                let frames = self
+                    .ledger
+                    .frames
+                    .get(&gap.tape)
+                    .into_iter()
+                    .flat_map(|frames| frames.range(seqs.clone()));
                 for (request, ticks) in frames.flat_map(|(_, frame)| frame.pieces.iter().map(piece_bits)) {
                     *exempt.entry(request).or_default() |= ticks;
                 }

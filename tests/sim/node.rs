@@ -312,7 +312,9 @@ impl Sim {
             }
             WriterEffect::Drained { clean: true } => {}
             // The process ends without having finished its tape.
-            WriterEffect::Drained { clean: false } => self.at_node(1, node, move |sim| sim.crash_and_boot(node)),
+            WriterEffect::Drained { clean: false } => {
+                self.at_node(1, node, move |sim| sim.crash_and_boot(node))
+            }
         }
     }
 

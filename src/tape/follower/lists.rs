@@ -107,7 +107,10 @@ impl Follower {
                 let gone = !scan.registered.contains(tape) && Some(**tape) != self.own;
                 // Left out while it differs from its entry, it would claim what the entry says (I9).
                 let equal = self.lists.entry(**tape).is_none_or(|entry| entry.progress == state.progress);
-                gone && equal && state.home == Some(region) && now.mono.since(state.heard) > ttl && state.gap.is_none()
+                gone && equal
+                    && state.home == Some(region)
+                    && now.mono.since(state.heard) > ttl
+                    && state.gap.is_none()
             })
             .map(|(tape, _)| *tape)
             .collect();

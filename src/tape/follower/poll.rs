@@ -294,7 +294,8 @@ impl Follower {
             (state.hole_since, state.missing_since) = (None, None);
         }
         // Frames of the range may have come while the row was written: they are applied.
-        while let Some(state) = self.tapes.get_mut(&row.tape).filter(|state| state.progress.next <= row.last) {
+        while let Some(state) = self.tapes.get_mut(&row.tape).filter(|state| state.progress.next <= row.last)
+        {
             let next = state.progress.next;
             if !state.held.contains_key(&next) {
                 if row.reason == GapReason::Missing {
