@@ -12,19 +12,19 @@ use crate::config::{self, ConfigError, Credentials, Layers, Loaded};
 #[derive(Clone, Debug, Default, Args)]
 pub struct NodeArgs {
     /// Configuration file (TOML); only the keys that differ from the defaults
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Set one key, such as http.request_ms=30000; may be repeated
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    #[arg(global = true, long = "set", value_name = "SECTION.KEY=VALUE")]
     pub sets: Vec<String>,
     /// Address of the public door (http.listen); port 0 lets the system choose
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(global = true, long, value_name = "ADDRESS:PORT")]
     pub listen: Option<String>,
     /// Address of the admin door (http.admin_listen)
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(global = true, long, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<String>,
     /// Folder of everything the node stores (node.data)
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(global = true, long, value_name = "FOLDER")]
     pub data: Option<String>,
 }
 
@@ -106,10 +106,10 @@ pub struct VerifyArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct AdminArgs {
     /// Address of the admin door of a running node
-    #[arg(long, value_name = "URL")]
+    #[arg(global = true, long, value_name = "URL")]
     pub admin: Option<String>,
     /// The file that `serve --ready-file` wrote
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 }
 
@@ -161,7 +161,7 @@ impl ClientArgs {
 
     fn client_in(&self, what: Use, environment: Credentials) -> Result<Client, CliError> {
         if let Some(path) = &self.ready_file {
-            return self.from_ready_file(path, what);
+            return self.client_of_ready_file(path, what);
         }
         let url = self.url.clone().or(environment.url);
         let url = url_of(url.as_deref().unwrap_or("http://127.0.0.1:8080"))?;
@@ -182,7 +182,7 @@ impl ClientArgs {
         Ok(Client { url, key_id, secret })
     }
 
-    fn from_ready_file(&self, path: &Path, what: Use) -> Result<Client, CliError> {
+    fn client_of_ready_file(&self, path: &Path, what: Use) -> Result<Client, CliError> {
         let file = NodeFile::read(path).map_err(|error| {
             CliError::usage(format!("the ready file {} cannot be read: {error}", path.display()))
         })?;

@@ -174,6 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_of_the_help_are_read_as_written() {
+        let mut examples = 0;
+        for sub in Cli::command().get_subcommands() {
+            let after = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in after.lines() {
+                let Some(at) = line.find("tapeline ") else { continue };
+                let words =
+                    line[at..].split_whitespace().take_while(|word| !["#", ">", "|", "<"].contains(word));
+                let words: Vec<&str> = words.collect();
+                let read = Cli::try_parse_from(&words);
+                assert!(read.is_ok(), "{line}: {}", read.unwrap_err());
+                examples += 1;
+            }
+        }
+        assert!(examples > 5, "{examples}");
+    }
+
+    #[test]
     fn an_error_says_what_to_do_next() {
         let error = CliError::from(ConfigError::NotAnAssignment { text: "x".to_owned() });
         assert_eq!(error.code(), 2);
