@@ -1,26 +1,26 @@
 //! The `tapeline` binary.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::Context as _;
 use clap::Parser as _;
-use tapeline::cli::{self, Cli, CliError};
-
-/// Of an error that says no other.
-const FAILED: u8 = 1;
+use tapeline::cli::{Cli, CliError, run};
 
 fn main() -> ExitCode {
-    let Err(error) = run() else { return ExitCode::SUCCESS };
-    let code = error.downcast_ref::<CliError>().map_or(FAILED, CliError::code);
-    // Where standard error is closed there is nobody left to tell.
-    let _ = writeln!(std::io::stderr(), "tapeline: {error:#}");
-    ExitCode::from(code)
+    let cli = Cli::parse();
+    match start().and_then(|()| run(cli).map_err(anyhow::Error::from)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.downcast_ref::<CliError>().map_or(1, CliError::code);
+            let _ =
+                std::io::Write::write_all(&mut std::io::stderr(), format!("error: {error:#}\n").as_bytes());
+            ExitCode::from(code)
+        }
+    }
 }
 
-fn run() -> anyhow::Result<()> {
-    rustls::crypto::aws_lc_rs::default_provider()
-        .install_default()
-        .map_err(|_| anyhow!("another TLS provider is installed already"))?;
-    Ok(cli::run(Cli::parse())?)
+/// What the process needs once: the one TLS stack.
+fn start() -> anyhow::Result<()> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.install_default().ok().context("another TLS provider was installed first")
 }

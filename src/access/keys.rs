@@ -365,3 +365,181 @@ fn checked(ask: &KeyAsk) -> Result<(), AccessError> {
 fn seal_key(id: &str) -> SealKey {
     SealKey::new(Space::Keys.name()).part(ID_PREFIX.as_bytes()).part(id.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use secrecy::ExposeSecret as _;
+
+    use super::super::testing::{MemoryRecords, keys_over, moved_clock};
+    use super::*;
+
+    const NOW: Nanos = Nanos(1_704_292_200_000_000_000);
+    const DAY: &str = "2024-01-03";
+
+    fn ask(scopes: &[Scope]) -> KeyAsk {
+        KeyAsk {
+            label: "test".to_owned(),
+            scopes: scopes.to_vec(),
+            account: None,
+            requests_per_minute: None,
+            expires: None,
+        }
+    }
+
+    fn admitted(keys: &Keys, new: &NewKey, now: Nanos) -> Result<Arc<Identity>, Denied> {
+        keys.admit(&new.row.id, new.secret.expose_secret(), now).map(|(identity, _)| identity)
+    }
+
+    async fn fresh() -> (Arc<MemoryRecords>, Arc<Keys>, Arc<Audit>) {
+        let records = Arc::new(MemoryRecords::default());
+        let (keys, audit) = keys_over(&records, &[], moved_clock().1).await;
+        (records, keys, audit)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_admitted_with_its_secret_alone() {
+        let (_, keys, _) = fresh().await;
+        let new = keys.create(ask(&[Scope::MarketDataRead]), &Actor::node(), NOW).await.unwrap();
+        let identity = admitted(&keys, &new, NOW).unwrap();
+        assert_eq!((&identity.account, &identity.key_id), (&new.row.account, &new.row.id));
+        assert!(identity.may(Scope::MarketDataRead) && !identity.may(Scope::TicksWrite));
+        let other = keys.create(ask(&[Scope::Admin]), &Actor::node(), NOW).await.unwrap();
+        for (id, secret) in [
+            (new.row.id.as_str(), ""),
+            (new.row.id.as_str(), other.secret.expose_secret()),
+            ("TLAAAAAAAAAAAAAAAAAA", new.secret.expose_secret()),
+            ("", ""),
+        ] {
+            assert!(keys.admit(id, secret, NOW).is_err(), "{id} {secret}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_stored_holds_no_secret_and_is_named_when_damaged() {
+        let (records, keys, _) = fresh().await;
+        let new = keys.create(ask(&[Scope::MarketDataRead]), &Actor::node(), NOW).await.unwrap();
+        for record in records.rows.lock().values_mut() {
+            let text = String::from_utf8_lossy(&record.body);
+            assert!(!text.contains(new.secret.expose_secret()), "{text}");
+            let mut damaged = record.body.to_vec();
+            let at = damaged.windows(7).position(|bytes| bytes == b"md:read").unwrap();
+            damaged[at..at + 7].copy_from_slice(b"ticks:w");
+            record.body = damaged.into();
+            record.version += 1;
+        }
+        let error = keys.refresh().await.unwrap_err().to_string();
+        assert!(error.contains(&new.row.id) && error.contains("integrity"), "{error}");
+        assert!(admitted(&keys, &new, NOW).is_ok(), "the keys known before stay");
+    }
+
+    #[tokio::test]
+    async fn a_revocation_is_at_once_here_and_at_the_next_refresh_elsewhere() {
+        let (records, keys, _) = fresh().await;
+        let new = keys.create(ask(&[Scope::TicksWrite]), &Actor::node(), NOW).await.unwrap();
+        let (elsewhere, _) = keys_over(&records, &[], moved_clock().1).await;
+        assert!(admitted(&elsewhere, &new, NOW).is_ok());
+        // The clock has stepped back meanwhile: the revocation still is the later version.
+        let row = keys.revoke(&new.row.id, &Actor::operator(), NOW.plus(-Nanos::HOUR)).await.unwrap();
+        assert!(row.revoked.is_some());
+        assert!(admitted(&keys, &new, NOW).is_err());
+        elsewhere.refresh().await.unwrap();
+        assert!(admitted(&elsewhere, &new, NOW).is_err());
+        let again = keys.revoke(&new.row.id, &Actor::operator(), NOW).await.unwrap();
+        assert_eq!(again.revoked, row.revoked);
+        let unknown = keys.revoke("TLX", &Actor::operator(), NOW).await;
+        assert_eq!(unknown, Err(AccessError::NoSuchKey("TLX".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn rotation_keeps_the_account_and_ends_the_old_key_in_its_time() {
+        let (_, keys, _) = fresh().await;
+        let old = keys.create(ask(&[Scope::TicksWrite]), &Actor::node(), NOW).await.unwrap();
+        let later = NOW.plus(Nanos::HOUR);
+        let new = keys.rotate(&old.row.id, later, &Actor::operator(), NOW).await.unwrap();
+        assert_eq!(new.row.account, old.row.account);
+        assert_eq!(new.row.scopes, old.row.scopes);
+        assert_ne!(new.row.id, old.row.id);
+        assert!(admitted(&keys, &old, later.plus(-1)).is_ok() && admitted(&keys, &old, later).is_err());
+        let newest = keys.rotate(&new.row.id, NOW, &Actor::operator(), NOW).await.unwrap();
+        assert!(admitted(&keys, &new, NOW).is_err() && admitted(&keys, &newest, NOW).is_ok());
+        assert!(keys.rotate(&new.row.id, NOW, &Actor::operator(), NOW).await.is_err(), "it is revoked");
+    }
+
+    #[tokio::test]
+    async fn the_first_start_makes_one_key_and_no_other_does() {
+        let (records, keys, _) = fresh().await;
+        let first = keys.bootstrap(NOW).await.unwrap().unwrap();
+        assert_eq!(first.row.scopes, Scope::ALL);
+        assert!(keys.bootstrap(NOW).await.unwrap().is_none());
+        let (again, _) = keys_over(&records, &[], moved_clock().1).await;
+        assert!(again.bootstrap(NOW).await.unwrap().is_none());
+        assert!(admitted(&again, &first, NOW).is_ok());
+    }
+
+    #[tokio::test]
+    async fn every_change_is_in_the_audit_and_none_is_made_without() {
+        let (records, keys, audit) = fresh().await;
+        let new = keys.create(ask(&[Scope::Admin]), &Actor::node(), NOW).await.unwrap();
+        keys.rotate(&new.row.id, NOW.plus(1_000), &Actor::operator(), NOW).await.unwrap();
+        keys.revoke(&new.row.id, &Actor::operator(), NOW.plus(5)).await.unwrap();
+        let entries = audit.list(DAY, None, 10).await.unwrap();
+        let actions: Vec<(&str, &str)> =
+            entries.iter().map(|(_, entry)| (entry.action.as_str(), entry.who.as_str())).collect();
+        let expected = [
+            ("key.create", "node"),
+            ("key.create", "operator"),
+            ("key.expire", "operator"),
+            ("key.revoke", "operator"),
+        ];
+        assert_eq!(actions, expected);
+        let (second, _) = &entries[1];
+        assert_eq!(audit.list(DAY, Some(second), 1).await.unwrap()[0].1.action, "key.expire");
+        assert!(audit.list("2024-01-04", None, 10).await.unwrap().is_empty());
+        records.refuses.store(true, Ordering::Relaxed);
+        let count = keys.list().len();
+        let refused = keys.create(ask(&[Scope::Admin]), &Actor::node(), NOW).await;
+        assert!(matches!(refused, Err(AccessError::Store(_))));
+        assert_eq!(keys.list().len(), count);
+    }
+
+    #[tokio::test]
+    async fn a_count_goes_on_over_a_refresh() {
+        let records = Arc::new(MemoryRecords::default());
+        let sets = ["access.requests_per_minute=60", "access.requests_burst=2"];
+        let (keys, _) = keys_over(&records, &sets, moved_clock().1).await;
+        let new = keys.create(ask(&[Scope::Admin]), &Actor::node(), NOW).await.unwrap();
+        let remaining = || keys.admit(&new.row.id, new.secret.expose_secret(), NOW).unwrap().1;
+        assert_eq!(remaining().remaining, 1);
+        keys.refresh().await.unwrap();
+        assert_eq!(remaining().remaining, 0);
+        assert!(!remaining().admits());
+        let own = KeyAsk { requests_per_minute: Some(7), ..ask(&[Scope::Admin]) };
+        let own = keys.create(own, &Actor::node(), NOW).await.unwrap();
+        let (_, allowance) = keys.admit(&own.row.id, own.secret.expose_secret(), NOW).unwrap();
+        assert_eq!((allowance.limit, allowance.remaining), (7, 6));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_is_refused_by_field() {
+        let records = Arc::new(MemoryRecords::default());
+        let (keys, _) = keys_over(&records, &["access.keys_max=1"], moved_clock().1).await;
+        let cases = [
+            (ask(&[]), "scopes"),
+            (KeyAsk { label: "x".repeat(101), ..ask(&Scope::ALL) }, "label"),
+            (KeyAsk { label: "a\nb".to_owned(), ..ask(&Scope::ALL) }, "label"),
+            (KeyAsk { requests_per_minute: Some(0), ..ask(&Scope::ALL) }, "requests_per_minute"),
+            (KeyAsk { account: Some("a b".to_owned()), ..ask(&Scope::ALL) }, "account"),
+        ];
+        for (ask, expected) in cases {
+            match keys.create(ask.clone(), &Actor::node(), NOW).await {
+                Err(AccessError::Invalid { field, .. }) => assert_eq!(field, expected),
+                other => panic!("{ask:?}: {other:?}"),
+            }
+        }
+        keys.create(ask(&Scope::ALL), &Actor::node(), NOW).await.unwrap();
+        let full = keys.create(ask(&Scope::ALL), &Actor::node(), NOW).await.unwrap_err();
+        assert_eq!(full, AccessError::Full(1));
+    }
+}

@@ -17,6 +17,8 @@ mod keys;
 mod limits;
 mod row;
 mod secret;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use audit::{Actor, Audit, Entry};
 pub use keys::{AccessError, Denied, Identity, Keys, NewKey};

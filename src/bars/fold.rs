@@ -6,9 +6,9 @@ use super::Period;
 use super::conditions::{OpenClose, updates};
 use crate::market::{Bar, Event, Nanos, Place, Price, Row, TickId, canonical};
 
-/// What is remembered of a counted id: the id and 8 bytes of its content's hash, twice for
-/// the slack of the hash table.
-const BYTES_AN_ID: usize = 2 * (16 + 8);
+/// What is remembered of a counted id: the id, 8 bytes of its content's hash and a byte of the
+/// hash table, which is at least 7/16 full.
+const BYTES_AN_ID: usize = ((16 + 8 + 1) * 16usize).div_ceil(7);
 
 /// What adding a row did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@
 //! What it promises:
 //! - A bar is a function of the set of its trades, in the total order of history
 //!   ([`Place`](crate::market::Place)), not of the order in which they are added.
-//! - A tick id counts once. An open fold remembers the ids it has counted, 24 bytes of content
-//!   each (about 48 in memory), within a budget; past the budget, or where a copy or a
+//! - A tick id counts once. An open fold remembers the ids it has counted, 24 bytes each (at
+//!   most 58 in memory), within a budget; past the budget, or where a copy or a
 //!   correction changes what it has folded, it says so and gives no bar: it must be folded again
 //!   from history.
 //! - Sums are exact integers; only the volume-weighted price is rounded, half up to 6 decimals.

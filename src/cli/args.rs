@@ -1,12 +1,12 @@
 //! Arguments that several subcommands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use secrecy::SecretString;
 
-use super::CliError;
-use crate::config::{self, ConfigError, Layers, Loaded};
+use super::{CliError, NodeFile};
+use crate::config::{self, ConfigError, Credentials, Layers, Loaded};
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Default, Args)]
@@ -125,6 +125,18 @@ pub struct ClientArgs {
     /// Read the secret from this file instead of TAPELINE_SECRET
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+    /// Take address and keys from the file that `--ready-file` of serve or demo wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key_id", "secret_file"])]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// What a client does, and so which key of a ready file it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Reads market data.
+    Read,
+    /// Posts ticks.
+    Write,
 }
 
 /// A node and a key.
@@ -143,14 +155,16 @@ impl ClientArgs {
     ///
     /// # Errors
     /// [`CliError`] that says which of them is missing and how to give it.
-    pub fn client(&self) -> Result<Client, CliError> {
-        let environment = config::env_credentials();
-        let url = self.url.clone().or(environment.url).unwrap_or_else(|| "http://127.0.0.1:8080".to_owned());
-        if !url.starts_with("http://") && !url.starts_with("https://") {
-            return Err(CliError::usage(format!(
-                "the node's address {url:?} must begin with http:// or https://"
-            )));
+    pub fn client(&self, what: Use) -> Result<Client, CliError> {
+        self.client_in(what, config::env_credentials())
+    }
+
+    fn client_in(&self, what: Use, environment: Credentials) -> Result<Client, CliError> {
+        if let Some(path) = &self.ready_file {
+            return self.from_ready_file(path, what);
         }
+        let url = self.url.clone().or(environment.url);
+        let url = url_of(url.as_deref().unwrap_or("http://127.0.0.1:8080"))?;
         let next = "make one with `tapeline keys create --scope md:read --scope ticks:write`, then set \
                     TAPELINE_KEY_ID and TAPELINE_SECRET";
         let key_id = self.key_id.clone().or(environment.key_id);
@@ -165,6 +179,80 @@ impl ClientArgs {
             None => environment.secret,
         };
         let secret = secret.ok_or_else(|| CliError::usage("no secret is given").next(next))?;
-        Ok(Client { url: url.trim_end_matches('/').to_owned(), key_id, secret })
+        Ok(Client { url, key_id, secret })
+    }
+
+    fn from_ready_file(&self, path: &Path, what: Use) -> Result<Client, CliError> {
+        let file = NodeFile::read(path).map_err(|error| {
+            CliError::usage(format!("the ready file {} cannot be read: {error}", path.display()))
+        })?;
+        let keys = file.keys.ok_or_else(|| {
+            CliError::usage(format!("the ready file {} holds no keys", path.display())).next(
+                "only the first start of a node makes keys; give one by TAPELINE_KEY_ID and TAPELINE_SECRET",
+            )
+        })?;
+        let key = match what {
+            Use::Read => keys.read,
+            Use::Write => keys.write,
+        };
+        let url = url_of(self.url.as_deref().unwrap_or(&file.http))?;
+        Ok(Client { url, key_id: key.id, secret: key.secret })
+    }
+}
+
+fn url_of(text: &str) -> Result<String, CliError> {
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        let message = format!("the node's address {text:?} must begin with http:// or https://");
+        return Err(CliError::usage(message));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::super::{KeyPair, ReadyKeys};
+    use super::*;
+
+    #[test]
+    fn a_client_takes_flags_before_the_environment() {
+        let environment = || Credentials {
+            url: Some("http://10.0.0.1:8080/".to_owned()),
+            key_id: Some("TLE".to_owned()),
+            secret: Some("of the environment".into()),
+        };
+        let client = ClientArgs::default().client_in(Use::Read, environment()).unwrap();
+        assert_eq!((client.url.as_str(), client.key_id.as_str()), ("http://10.0.0.1:8080", "TLE"));
+        let args = ClientArgs { key_id: Some("TLF".to_owned()), ..ClientArgs::default() };
+        assert_eq!(args.client_in(Use::Read, environment()).unwrap().key_id, "TLF");
+        let nothing = ClientArgs::default().client_in(Use::Read, Credentials::default()).unwrap_err();
+        assert!(nothing.to_string().contains("tapeline keys create"), "{nothing}");
+        let args = ClientArgs { url: Some("localhost".to_owned()), ..ClientArgs::default() };
+        let bad = args.client_in(Use::Read, environment()).unwrap_err();
+        assert!(bad.to_string().contains("must begin with http://"), "{bad}");
+    }
+
+    #[test]
+    fn a_ready_file_gives_address_and_the_key_that_fits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ready.json");
+        let pair = |id: &str| KeyPair { id: id.to_owned(), secret: format!("secret {id}").into() };
+        let mut file = NodeFile {
+            http: "http://127.0.0.1:4".to_owned(),
+            admin: "http://127.0.0.1:5".to_owned(),
+            admin_token: None,
+            keys: Some(ReadyKeys { read: pair("r"), write: pair("w") }),
+        };
+        file.write(&path).unwrap();
+        let args = ClientArgs { ready_file: Some(path.clone()), ..ClientArgs::default() };
+        let client = |what| args.client_in(what, Credentials::default());
+        let (read, write) = (client(Use::Read).unwrap(), client(Use::Write).unwrap());
+        assert_eq!((read.key_id.as_str(), write.key_id.as_str()), ("r", "w"));
+        assert_eq!(write.secret.expose_secret(), "secret w");
+        assert_eq!(write.url, "http://127.0.0.1:4");
+        file.keys = None;
+        file.write(&path).unwrap();
+        assert!(client(Use::Read).unwrap_err().to_string().contains("holds no keys"));
     }
 }

@@ -6,17 +6,31 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong use or configuration.
 
 mod args;
-mod config;
 mod node_file;
+mod config;
+mod serve;
+mod demo;
+mod verify;
+mod keys;
+mod client;
+mod progress;
+mod files;
+mod posting;
+mod import;
+mod replay;
+mod query;
+#[cfg(test)]
+mod stub;
 
 use std::fmt;
 use std::io::{self, Write as _};
 
 use clap::{Parser, Subcommand};
 
-pub use args::{AdminArgs, ClientArgs, DemoArgs, NodeArgs, ServeArgs, VerifyArgs};
+pub use args::{AdminArgs, Client, ClientArgs, DemoArgs, NodeArgs, ServeArgs, Use, VerifyArgs};
 pub use node_file::{KeyPair, NodeFile, ReadyKeys};
 
+use crate::access::AccessError;
 use crate::config::ConfigError;
 
 /// The command line.
@@ -29,6 +43,17 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node until it is told to stop
+    Serve(ServeArgs),
+    /// Run a node with a synthetic market, live
+    Demo(DemoArgs),
+    /// Walk what is stored and name what is damaged
+    Verify(VerifyArgs),
+    Import(import::ImportArgs),
+    Replay(replay::ReplayArgs),
+    Query(query::QueryArgs),
+    /// Make, list, revoke and rotate API keys
+    Keys(keys::KeysArgs),
     /// Print the configuration in effect, and where each value came from
     Config(config::ConfigArgs),
 }
@@ -87,6 +112,12 @@ impl From<ConfigError> for CliError {
     }
 }
 
+impl From<AccessError> for CliError {
+    fn from(error: AccessError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         Self::failed(error.to_string())
@@ -99,8 +130,20 @@ impl From<io::Error> for CliError {
 /// [`CliError`]
 pub fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
+        Command::Serve(args) => block_on(serve::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Verify(args) => block_on(verify::run(args)),
+        Command::Import(args) => block_on(import::run(args)),
+        Command::Replay(args) => block_on(replay::run(args)),
+        Command::Query(args) => block_on(query::run(args)),
+        Command::Keys(args) => block_on(keys::run(args)),
         Command::Config(args) => config::run(&args),
     }
+}
+
+/// Runs a future on a runtime of its own.
+fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }
 
 /// Writes to standard output. A reader that has had enough (such as `head`) is no error.

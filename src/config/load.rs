@@ -285,3 +285,175 @@ fn same_key(name: &str, key: &str) -> f64 {
     let last = |text: &str| text.rsplit('.').next().map(str::to_owned).unwrap_or_default();
     strsim::jaro_winkler(&last(name), &last(key)) * 0.95
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn error(layers: &Layers) -> String {
+        layers.load().unwrap_err().to_string()
+    }
+
+    fn set(text: &str) -> String {
+        error(&Layers { sets: vec![text.to_owned()], ..Layers::default() })
+    }
+
+    #[test]
+    fn the_file_the_rules_and_the_struct_hold_the_same_keys() {
+        let sections: Table = toml::from_str(DEFAULTS).unwrap();
+        let in_file: BTreeSet<String> = sections
+            .iter()
+            .flat_map(|(section, keys)| {
+                keys.as_table().unwrap().keys().map(move |key| format!("{section}.{key}"))
+            })
+            .collect();
+        let in_rules: BTreeSet<String> = RULES.iter().map(|(key, _)| (*key).to_owned()).collect();
+        assert_eq!(in_file, in_rules);
+        // The struct denies unknown keys, and lacks none where the defaults alone are enough;
+        // a key that the struct does not need would be caught by leaving it out.
+        assert!(Config::with(&[]).is_ok());
+        for key in &in_file {
+            let mut without = sections.clone();
+            let (section, name) = key.split_once('.').unwrap();
+            without.get_mut(section).unwrap().as_table_mut().unwrap().remove(name);
+            assert!(without.try_into::<Config>().is_err(), "{key} is no field of the struct");
+        }
+    }
+
+    #[test]
+    fn every_key_is_documented_and_in_the_order_of_the_rules() {
+        let mut documented = false;
+        let mut section = String::new();
+        let mut keys = Vec::new();
+        for line in DEFAULTS.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']').to_owned();
+            } else if let Some((key, _)) = line.split_once(" = ").filter(|_| !line.starts_with('#')) {
+                assert!(documented, "{section}.{key} has no comment above it");
+                keys.push(format!("{section}.{key}"));
+            }
+            documented = line.starts_with('#');
+        }
+        let rules: Vec<&str> = RULES.iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, rules);
+    }
+
+    #[test]
+    fn later_layers_win_and_say_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tapeline.toml");
+        std::fs::write(
+            &path,
+            "[http]\nrequest_ms = 61_000\nbody_ms = 11_000\nconnections_max = 5_000\nheaders_max = 40\n",
+        )
+        .unwrap();
+        let layers = Layers {
+            file: Some(path.clone()),
+            environment: vec![
+                ("TAPELINE__HTTP__BODY_MS".to_owned(), "12000".to_owned()),
+                ("TAPELINE__HTTP__CONNECTIONS_MAX".to_owned(), "6000".to_owned()),
+                ("TAPELINE__HTTP__HEADERS_MAX".to_owned(), "41".to_owned()),
+            ],
+            sets: vec!["http.connections_max=7_000".to_owned(), "http.headers_max = 42".to_owned()],
+            flags: vec![("--headers".to_owned(), "http.headers_max".to_owned(), "43".to_owned())],
+        };
+        let Loaded { config, effective } = layers.load().unwrap();
+        let http = &config.http;
+        assert_eq!(
+            (http.request_ms, http.body_ms, http.connections_max, http.headers_max, http.first_request_ms),
+            (61_000, 12_000, 7_000, 43, 10_000)
+        );
+        let source = |key: &str| {
+            effective.rows().find(|(name, ..)| *name == key).map(|(_, _, source)| source.to_string()).unwrap()
+        };
+        assert_eq!(source("http.request_ms"), format!("file {}", path.display()));
+        assert_eq!(source("http.body_ms"), "environment TAPELINE__HTTP__BODY_MS");
+        assert_eq!(source("http.connections_max"), "flag --set");
+        assert_eq!(source("http.headers_max"), "flag --headers");
+        assert_eq!(source("http.first_request_ms"), "default");
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let cases = [
+            ("http.listn=1", "http.listen"),
+            ("tape.flush_byte=1", "tape.flush_bytes"),
+            ("ingest.linger_ms=1", "history.linger_ms"),
+            ("page_limit_max=1", "history.page_limit_max"),
+        ];
+        for (text, nearest) in cases {
+            let error = set(text);
+            assert!(error.contains(&format!("did you mean {nearest}?")), "{error}");
+        }
+        assert_eq!(set("qqq.zzz=1"), "there is no key qqq.zzz (flag --set)");
+        let environment = vec![("TAPELINE__NODE__REGIO".to_owned(), "x".to_owned())];
+        let error = error(&Layers { environment, ..Layers::default() });
+        let expected =
+            "there is no key node.regio (environment TAPELINE__NODE__REGIO); did you mean node.region?";
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_wrong_value_names_key_value_source_and_what_would_be_right() {
+        let cases = [
+            (
+                "http.request_ms=1",
+                "http.request_ms = 1 (flag --set) must be a whole number from 100 to 3600000",
+            ),
+            (
+                "http.request_ms=soon",
+                "http.request_ms = \"soon\" (flag --set) must be a whole number from 100",
+            ),
+            (
+                "http.listen=8080",
+                "http.listen = \"8080\" (flag --set) must be an IP address and port such as",
+            ),
+            ("node.region=US", "node.region = \"US\" (flag --set) must be 1 to 16 of a-z, 0-9 and '-'"),
+            ("node.name=", "node.name = \"\" (flag --set) must be 1 to 64 printable characters"),
+            (
+                "telemetry.log_format=xml",
+                "telemetry.log_format = \"xml\" (flag --set) must be \"human\" or \"json\"",
+            ),
+            ("telemetry.log_level=a=b=c", "must be a level"),
+            (
+                "tape.in_flight_eager=9",
+                "tape.in_flight_max = 8 (default) must be at least tape.in_flight_eager",
+            ),
+            ("http.admin_listen=127.0.0.1:8080", "must be another address than http.listen"),
+            ("http.listen", "--set http.listen is not of the form section.key=value"),
+        ];
+        for (text, expected) in cases {
+            let error = set(text);
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bad_file_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.toml");
+        let layers = Layers { file: Some(path.clone()), ..Layers::default() };
+        assert!(error(&layers).contains("t.toml cannot be read"));
+        std::fs::write(&path, "[http]\nlisten = \n").unwrap();
+        assert!(error(&layers).contains("line 2"), "{}", error(&layers));
+        std::fs::write(&path, "[http]\nlisten = 8080\n").unwrap();
+        assert!(error(&layers).contains("http.listen = 8080 (file"), "{}", error(&layers));
+        std::fs::write(&path, "listen = 8080\n").unwrap();
+        assert!(error(&layers).contains("did you mean http.listen?"), "{}", error(&layers));
+        std::fs::write(&path, "[htp]\nlisten = \"127.0.0.1:1\"\n").unwrap();
+        assert!(error(&layers).contains("there is no key htp.listen"), "{}", error(&layers));
+    }
+
+    #[test]
+    fn a_secret_is_masked_also_in_errors() {
+        let error = set("store.seal_key=canary");
+        assert!(error.contains("43 characters of base64url") && !error.contains("canary"), "{error}");
+        let config = Config::with(&["store.seal_key=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"]).unwrap();
+        let expected: Vec<u8> = (0..32).collect();
+        assert_eq!(config.store.seal_secret().unwrap().as_slice(), expected);
+        assert!(!format!("{config:?}").contains("AAECAw"));
+        assert_eq!(Config::with(&[]).unwrap().store.seal_secret(), None);
+    }
+}

@@ -19,10 +19,12 @@ pub mod amend;
 mod bars;
 mod fill;
 mod incomplete;
+pub mod keeper;
 pub mod merge;
 pub mod page;
 mod reader;
 mod symbols;
+pub mod tasks;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -113,12 +113,17 @@ async fn enveloped(response: Response) -> Response {
     response
 }
 
+/// A body of more bytes than this is not read to its end only to refuse its request.
+const LONG_BODY_BYTES: u64 = 64 * 1024;
+
 /// The outermost layer.
 async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let started = gate.mono.elapsed();
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let id = request_id(&request);
     let method = request.method().clone();
+    let long_body =
+        http_body::Body::size_hint(request.body()).upper().is_none_or(|bytes| bytes > LONG_BODY_BYTES);
     let route = request.extensions().get::<MatchedPath>().map_or("none", |path| path.as_str()).to_owned();
     request.extensions_mut().insert(RequestId(id.clone()));
 
@@ -139,6 +144,10 @@ async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next
 
     let allowance = response.extensions().get::<Allowance>().copied().unwrap_or(of_address);
     dress(&mut response, &id, allowance, &gate);
+    if long_body && (response.status().is_client_error() || response.status().is_server_error()) {
+        // Refused before its body was read: the connection cannot be used again, and says so.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let seconds = gate.mono.elapsed().saturating_sub(started).as_secs_f64();
     let status = response.status();
     gate.metrics.http_requests.with_label_values(&[&route, metric_method(&method), status.as_str()]).inc();

@@ -48,10 +48,24 @@ async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
         gate.metrics.http_refused.with_label_values(&["in_flight"]).inc();
         return ApiError::unavailable("overloaded", "the node is busy; come again", 1).into_response();
     };
-    gate.metrics.http_in_flight.inc();
-    let response = next.run(request).await;
-    gate.metrics.http_in_flight.dec();
-    response
+    let _counted = Counted::new(&gate);
+    next.run(request).await
+}
+
+/// Counts a request until it is answered, or dropped because its time was over.
+struct Counted(Arc<Gate>);
+
+impl Counted {
+    fn new(gate: &Arc<Gate>) -> Self {
+        gate.metrics.http_in_flight.inc();
+        Self(Arc::clone(gate))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.http_in_flight.dec();
+    }
 }
 
 /// 413 for a body as sent.

@@ -46,6 +46,8 @@ pub mod server;
 pub mod symbols;
 pub mod ticks;
 pub mod types;
+#[cfg(test)]
+mod tests;
 
 pub use error::{ApiError, ApiResult};
 
@@ -124,8 +126,8 @@ pub fn router(app: Arc<App>) -> Router {
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 
-/// The admin door.
-pub fn admin_router(gate: Arc<Gate>) -> Router {
-    let routes = ops::routes().with_state(Arc::clone(&gate));
+/// The admin door, with the routes that the node itself answers.
+pub fn admin_router(gate: Arc<Gate>, of_node: Router<Arc<Gate>>) -> Router {
+    let routes = ops::routes().merge(of_node).with_state(Arc::clone(&gate));
     layers::guarded(routes, gate, layers::Door::Admin)
 }

@@ -211,3 +211,100 @@ impl AsyncWrite for CountedStream {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::config::Config;
+
+    /// A server with these settings, on a port of its own.
+    fn server(sets: &[&str]) -> (SocketAddr, Handle<SocketAddr>, Arc<Metrics>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let handle = Handle::new();
+        let config = Config::with(sets).unwrap().http;
+        let router = Router::new().route("/", get(async || "ok"));
+        let (of_task, counted) = (handle.clone(), Arc::clone(&metrics));
+        tokio::spawn(async move { serve(listener, router, &config, counted, of_task).await });
+        (address, handle, metrics)
+    }
+
+    async fn exchange(stream: &mut TcpStream, sent: &str) -> String {
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut bytes = vec![0; 4_096];
+        let count = stream.read(&mut bytes).await.unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+
+    const REQUEST: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn connections_of_a_source_are_bounded_and_give_their_place_back() {
+        let (address, _, metrics) = server(&["http.connections_per_source_max=1"]);
+        let mut first = TcpStream::connect(address).await.unwrap();
+        assert!(exchange(&mut first, REQUEST).await.starts_with("HTTP/1.1 200"));
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed at once");
+        let refused = metrics.http_connections_refused.with_label_values(&["connections_per_source_max"]);
+        assert_eq!((metrics.http_connections.get(), refused.get()), (1, 1));
+        assert!(exchange(&mut first, REQUEST).await.starts_with("HTTP/1.1 200"), "the first goes on");
+        drop(first);
+        while metrics.http_connections.get() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut third = TcpStream::connect(address).await.unwrap();
+        assert!(exchange(&mut third, REQUEST).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn senders_of_slow_headers_are_closed() {
+        let (address, _, _) = server(&["http.first_request_ms=100", "http.header_read_ms=100"]);
+        for sent in ["", "GET / HTTP/1.1\r\nhost: x\r\n"] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            assert_eq!(exchange(&mut stream, sent).await, "", "closed without an answer after {sent:?}");
+        }
+        let mut kept = TcpStream::connect(address).await.unwrap();
+        assert!(exchange(&mut kept, REQUEST).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(exchange(&mut kept, "GET / HTTP/1.1\r\n").await, "", "also in a later request");
+    }
+
+    #[tokio::test]
+    async fn headers_are_bounded_in_number_and_bytes() {
+        let (address, _, _) = server(&["http.headers_max=16", "http.header_bytes_max=8192"]);
+        let many: String = (0..20).map(|number| format!("x-{number}: y\r\n")).collect();
+        let large = format!("x: {}\r\n", "y".repeat(20_000));
+        for headers in [many, large] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let sent = format!("GET / HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
+            let answer = exchange(&mut stream, &sent).await;
+            assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_drain_ends_idle_connections_and_the_server() {
+        let (address, handle, _) = server(&[]);
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        assert!(exchange(&mut idle, REQUEST).await.starts_with("HTTP/1.1 200"));
+        handle.graceful_shutdown(Some(Duration::from_secs(600)));
+        assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn a_source_is_a_network() {
+        for (one, other, same) in [
+            ("192.0.2.1", "192.0.2.254", true),
+            ("192.0.2.1", "192.0.3.1", false),
+            ("2001:db8::1", "2001:db8::2:3", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+            ("::ffff:192.0.2.1", "192.0.2.9", true),
+        ] {
+            let of = |text: &str| source_of(text.parse().unwrap());
+            assert_eq!(of(one) == of(other), same, "{one} {other}");
+        }
+    }
+}

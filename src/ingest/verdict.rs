@@ -162,7 +162,9 @@ mod tests {
 
     #[test]
     fn what_is_refused_names_field_and_reason() {
-        let cases: &[(&str, &[(&str, &str)], &str, &str, &str)] = &[
+        type Case =
+            (&'static str, &'static [(&'static str, &'static str)], &'static str, &'static str, &'static str);
+        let cases: &[Case] = &[
             (TRADE, &[("1.5", "0")], "p", "0", "is not above zero"),
             (TRADE, &[("1.5", "-1.5")], "p", "-1.5", "is not above zero"),
             (

@@ -95,9 +95,12 @@ impl Conditions {
     /// Reads [`Self::to_bits`] again; `None` where they are not valid.
     #[must_use]
     pub fn from_bits(bits: u64) -> Option<Self> {
-        let [count, codes @ ..] = bits.to_le_bytes();
-        let (used, rest) = codes.split_at_checked(usize::from(count))?;
-        rest.iter().all(|byte| *byte == 0).then(|| Self::from_codes(used)).flatten()
+        let bytes = bits.to_le_bytes();
+        let [count, codes @ ..] = &bytes;
+        let (used, rest) = codes.split_at_checked(usize::from(*count))?;
+        let valid =
+            used.iter().all(|code| one_character(&[*code]).is_ok()) && rest.iter().all(|byte| *byte == 0);
+        valid.then_some(Self(bytes))
     }
 }
 

@@ -5,6 +5,9 @@
 //! Alpaca Market Data v2 gives it. Prices are integers of 1e-9 dollars and times are
 //! integers of nanoseconds, so that nothing is ever rounded between the wire and the disk.
 //!
+//! Beside the ticks: the New York calendar ([`calendar`]), what the codes mean ([`meta`]), and a
+//! market from a seed for demo and tests ([`synthetic`]).
+//!
 //! What is stored or compared is defined in bytes in `docs/FORMATS.md`: canonical bytes
 //! ([`canonical`]), tick ids ([`TickId`]) and the total order of history ([`Place`]).
 

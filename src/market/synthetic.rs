@@ -240,7 +240,7 @@ impl Stock {
             bid_exchange,
             bid_price: Price(self.bid * CENT),
             bid_size: 100 * rng.random_range(1..=12),
-            conditions: codes(&[b'R']),
+            conditions: codes(b"R"),
             tape: self.tape,
         }
     }

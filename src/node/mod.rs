@@ -1,1 +1,311 @@
-//! Wiring: from configuration to a running node.
+//! Wiring: from configuration to a running node, and its end.
+//!
+//! A node is a function of its configuration and two listeners. Nothing is process-wide:
+//! several nodes run in one process. It starts in this order: key, store, keys, view (from the
+//! marks), writer (a new tape), keeper, doors; and is ready when its view has reached the end
+//! of every tape, so that what was acknowledged before the start is served. It ends in the
+//! opposite order ([`Node::drain`]): the doors stop accepting and running requests end; the
+//! writer finishes its tape; the keeper writes blocks and marks of all that waits; the store
+//! is closed. Work left undone by a kill is done at the next start.
+
+mod admin;
+mod bootstrap;
+mod clock;
+pub mod storage;
+mod tape;
+mod watch;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::Handle;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::{AccessError, Audit, Keys};
+use crate::config::Config;
+use crate::history::tasks::KeeperHandle;
+use crate::history::{ReadLimits, Reader};
+use crate::http::{self, App, Gate, GateParts};
+use crate::ingest::{Intake, IntakeConfig};
+use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
+use crate::store::{Records, StoreError};
+use crate::tape::Region;
+use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
+use crate::telemetry::{Health, Metrics, Status};
+use crate::wire;
+use storage::StorageError;
+
+pub use bootstrap::{PairAccount, key_pair};
+
+/// The parts that report their health.
+const PARTS: [&str; 3] = ["view", "writer", "disk"];
+
+/// Why a node does not start. Each says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder.
+    #[error("{0}")]
+    Storage(#[from] StorageError),
+    /// The tapes.
+    #[error("the tapes cannot be followed: {0}")]
+    Tapes(StoreError),
+    /// API keys.
+    #[error("the API keys cannot be read: {0}")]
+    Access(#[from] AccessError),
+    /// A listener or a file.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The list of metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The configuration, where only the parts together show it.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// Where a node listens.
+pub struct Listeners {
+    /// The public door.
+    pub http: TcpListener,
+    /// The admin door.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds the configured addresses.
+    ///
+    /// # Errors
+    /// [`StartError::Io`]
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let bind = |what, address| {
+            let listener = TcpListener::bind(address).map_err(|source| StartError::Io { what, source })?;
+            listener.set_nonblocking(true).map_err(|source| StartError::Io { what, source })?;
+            Ok::<_, StartError>(listener)
+        };
+        Ok(Self {
+            http: bind("the address of http.listen", config.http.listen)?,
+            admin: bind("the address of http.admin_listen", config.http.admin_listen)?,
+        })
+    }
+}
+
+/// A running node.
+pub struct Node {
+    config: Arc<Config>,
+    gate: Arc<Gate>,
+    intake: Arc<Intake>,
+    http: SocketAddr,
+    admin: SocketAddr,
+    doors: [Handle<SocketAddr>; 2],
+    writer: WriterHandle,
+    keeper: KeeperHandle,
+    view: Arc<SharedView>,
+    now: NowFn,
+    embedded: Arc<EmbeddedStore>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Starts a node. It serves at once, and is ready when [`Node::ready`] returns.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn start(config: Arc<Config>, listeners: Listeners) -> Result<Self, StartError> {
+        let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::starting(&PARTS)));
+        let clocks = clock::Clocks::system();
+        let storage = storage::open(&config).await?;
+        tell(&storage.report);
+        metrics.store_log_cut_bytes.inc_by(storage.report.cut_bytes);
+        let records: Arc<dyn Records> = Arc::clone(&storage.store) as _;
+        let region = Region::parse(&config.node.region)
+            .map_err(|error| StartError::Config(format!("node.region {:?} {error}", config.node.region)))?;
+        let audit = Arc::new(Audit::new(Arc::clone(&records), Arc::clone(&storage.keyring))?);
+        let keys = Keys::open(
+            Arc::clone(&records),
+            Arc::clone(&storage.keyring),
+            Arc::clone(&audit),
+            config.access.clone(),
+            clocks.mono.clone(),
+        );
+        let keys = Arc::new(keys.await?);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
+        let gate = Arc::new(Gate::new(GateParts {
+            config: Arc::clone(&config),
+            metrics,
+            health,
+            keys,
+            audit,
+            clock: Arc::clone(&clocks.wall),
+            mono: clocks.mono.clone(),
+            admin_token: SecretString::from(bootstrap::admin_token()?),
+        }));
+        let reader = Reader::new(
+            Arc::clone(&storage.store) as _,
+            records,
+            Arc::clone(&storage.keyring),
+            Arc::clone(&tape.view) as _,
+            region,
+            read_limits(&config),
+        );
+        let door = Arc::new(tape::TapeDoor { writer: tape.writer.clone(), view: Arc::clone(&tape.view) });
+        let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
+        let app =
+            Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader: Arc::new(reader) });
+        let doors = [Handle::new(), Handle::new()];
+        let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
+        let of_node = admin::routes(Arc::clone(&storage.store));
+        let routers = [http::router(app), http::admin_router(Arc::clone(&gate), of_node)];
+        let listeners = [listeners.http, listeners.admin];
+        for ((listener, router), handle) in listeners.into_iter().zip(routers).zip(&doors) {
+            tasks.spawn(serve(
+                listener,
+                router,
+                Arc::clone(&config),
+                Arc::clone(&gate.metrics),
+                handle.clone(),
+            ));
+        }
+        let node = Self {
+            config,
+            gate,
+            intake,
+            http,
+            admin,
+            doors,
+            writer: tape.writer,
+            keeper: tape.keeper,
+            view: tape.view,
+            now: clocks.now,
+            embedded: storage.store,
+            stop,
+            tasks,
+        };
+        node.watch();
+        Ok(node)
+    }
+
+    /// Returns when the node serves everything that was acknowledged before it started.
+    pub async fn ready(&self) {
+        while !self.gate.health.report().ready {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The address of the public door.
+    #[must_use]
+    pub const fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// The address of the admin door.
+    #[must_use]
+    pub const fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The token of this boot that opens the admin door.
+    #[must_use]
+    pub fn admin_token(&self) -> &str {
+        self.gate.admin_token.expose_secret()
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Where ticks go in, for producers in the same process.
+    #[must_use]
+    pub const fn intake(&self) -> &Arc<Intake> {
+        &self.intake
+    }
+
+    /// Ends the node without losing anything. Answers whether all of it was done in time; where it was
+    /// not, the next start does the rest.
+    pub async fn drain(self) -> bool {
+        let limit = Duration::from_millis(self.config.node.drain_ms);
+        self.gate.health.set("writer", Status::Fail, "draining");
+        let [http, admin] = &self.doors;
+        http.graceful_shutdown(Some(limit / 4));
+        // Requests that are under way are answered by the writer, so that it ends after them.
+        let answered = async {
+            while http.connection_count() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let answered = tokio::time::timeout(limit / 4, answered).await.is_ok();
+        let finished = tokio::time::timeout(limit / 2, self.writer.drain()).await.unwrap_or(false);
+        let kept = tokio::time::timeout(limit / 2, self.keeper.drain()).await.is_ok();
+        admin.graceful_shutdown(Some(Duration::from_millis(100)));
+        self.stop.cancel();
+        self.tasks.close();
+        let ended = tokio::time::timeout(limit / 4, self.tasks.wait()).await.is_ok();
+        tracing::info!(answered, finished, kept, ended, "drained");
+        finished && kept
+    }
+}
+
+/// Serves a door until its handle shuts it down.
+async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    handle: Handle<SocketAddr>,
+) {
+    if let Err(error) = http::server::serve(listener, router, &config.http, metrics, handle).await {
+        tracing::error!(%error, "a door has closed");
+    }
+}
+
+/// Logs what opening the store found and mended.
+fn tell(report: &OpenReport) {
+    for finding in &report.findings {
+        let (file, offset, what) = (finding.file.display(), finding.offset, &finding.what);
+        match finding.severity {
+            Severity::Cut => {
+                tracing::warn!(%file, offset, what, "the end of the log was cut; none of it was acknowledged");
+            }
+            Severity::Healed => {
+                tracing::warn!(%file, offset, what, "a damaged file was healed from its mirror");
+            }
+            Severity::Damage => tracing::error!(%file, offset, what, "a stored file is damaged"),
+        }
+    }
+    tracing::info!(frames = report.frames, created = report.created, "the store is open");
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Io { what: "the address of a listener", source })
+}
+
+fn intake_config(config: &Config) -> IntakeConfig {
+    IntakeConfig {
+        limits: wire::ReadLimits {
+            ticks_max: u32::try_from(config.ingest.ticks_max).unwrap_or(u32::MAX),
+            ..wire::ReadLimits::default()
+        },
+        in_flight_bytes_max: config.ingest.in_flight_bytes_max,
+        future_ms: config.ingest.future_ms,
+        answer_ms: config.ingest.answer_ms,
+    }
+}
+
+fn read_limits(config: &Config) -> ReadLimits {
+    ReadLimits {
+        page_read_bytes_max: config.history.page_read_bytes_max,
+        after_wait: Duration::from_millis(config.history.after_wait_ms),
+        ..ReadLimits::default()
+    }
+}

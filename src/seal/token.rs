@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn the_golden_token() {
         let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at).unwrap());
-        assert_eq!(Keyring::from_secret(secret).token("p1.", b"abc"), "GOLDEN");
+        assert_eq!(Keyring::from_secret(secret).token("p1.", b"abc"), "p1.uqntce7Q1cabTwWq11MK0W8_czxhYmM");
     }
 
     proptest! {

@@ -21,6 +21,9 @@ use bytes::Bytes;
 use crate::market::{Bucket, Kind, Nanos, Symbol};
 
 pub mod embedded;
+pub mod faults;
+#[cfg(test)]
+pub(crate) mod suite;
 
 /// The name of a tape: one boot's log, a random 64-bit number, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -217,9 +217,10 @@ impl Tail {
         self.shed.retain(|_, shed| !shed.is_empty());
     }
 
-    /// The frames with ticks of a shard that no mark read before covers.
-    pub fn open(&self, shard: u8) -> impl Iterator<Item = &Arc<Frame>> {
-        self.frames.values().filter(move |kept| kept.open.contains_key(&shard)).map(|kept| &kept.frame)
+    /// The frames with ticks of a shard that no mark read before covers, and when each came.
+    pub fn open(&self, shard: u8) -> impl Iterator<Item = (&Arc<Frame>, Mono)> {
+        let open = move |kept: &&Kept| kept.open.contains_key(&shard);
+        self.frames.values().filter(open).map(|kept| (&kept.frame, kept.at))
     }
 
     /// How much waits for the keeper of each shard.

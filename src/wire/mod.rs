@@ -19,7 +19,7 @@
 //!
 //! | field | JSON | MessagePack |
 //! |---|---|---|
-//! | time | RFC 3339 text, at most nine fraction digits kept | timestamp extension -1, or that text |
+//! | time | RFC 3339 text, at most nine fraction digits  | timestamp extension -1, or that text |
 //! | price | number | integer or float |
 //! | size, id, volume, count | number without a fraction (`10.0` is 10) | integer, or a float without a fraction |
 //! | conditions | array of one-character texts, or null | the same |

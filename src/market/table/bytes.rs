@@ -18,6 +18,11 @@ impl<'a> Source<'a> {
         Ok(taken)
     }
 
+    /// Takes all that is left.
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     pub(super) fn byte(&mut self) -> Result<u8, TableError> {
         let (&first, rest) = self.rest.split_first().ok_or(TableError::Truncated)?;
         self.rest = rest;
@@ -32,6 +37,11 @@ impl<'a> Source<'a> {
 
     /// A number of up to ten bytes, seven bits each, the lowest first (LEB128).
     pub(super) fn number(&mut self) -> Result<u64, TableError> {
+        // Most numbers of most columns are one byte.
+        if let Some((&first @ 0..0x80, rest)) = self.rest.split_first() {
+            self.rest = rest;
+            return Ok(u64::from(first));
+        }
         let mut value = 0_u64;
         for place in 0..10_u32 {
             let byte = self.byte()?;

@@ -1,6 +1,7 @@
 //! Ticks as columns of numbers, and back: which fields a kind has and how they are written.
 
 use std::collections::HashMap;
+use std::vec::IntoIter;
 
 use super::bytes::{Source, put_count, unzigzag, zigzag};
 use super::column::{self, Shape};
@@ -12,7 +13,7 @@ use crate::market::{
 /// The fields of one kind as numbers, in stored order. Fields that move together are stored
 /// as differences: an ask by its distance to the bid, a high to the open, and so on.
 trait Fields<const N: usize>: Sized {
-    /// What the columns are like in a table of one series; of many, `Near` becomes `Free`.
+    /// What the columns are like in a table of one series; of many, `Near` and `NearBy` become `Free`.
     const SHAPES: [Shape; N];
     fn numbers(&self) -> [u64; N];
     fn read(numbers: [u64; N]) -> Option<Self>;
@@ -56,21 +57,21 @@ const fn flag(bits: u64) -> Option<bool> {
 
 impl Fields<7> for Trade {
     const SHAPES: [Shape; 7] =
-        [Shape::Code, Shape::Near, Shape::Near, Shape::Free, Shape::Code, Shape::Code, Shape::Code];
+        [Shape::Code, Shape::Code, Shape::NearBy, Shape::Near, Shape::Free, Shape::Code, Shape::Code];
 
     fn numbers(&self) -> [u64; 7] {
         [
+            u64::from(self.exchange.0),
             u64::from(self.id.is_some()),
             self.id.unwrap_or_default(),
             price_bits(self.price),
             u64::from(self.size),
-            u64::from(self.exchange.0),
             self.conditions.to_bits(),
             u64::from(self.tape.to_byte()),
         ]
     }
 
-    fn read([has_id, id, at, shares, venue, conditions, z]: [u64; 7]) -> Option<Self> {
+    fn read([venue, has_id, id, at, shares, conditions, z]: [u64; 7]) -> Option<Self> {
         Some(Self {
             id: flag(has_id)?.then_some(id),
             exchange: exchange(venue)?,
@@ -334,11 +335,13 @@ fn take_statuses(
 const BAD_FIELD: TableError = TableError::Malformed("a field holds no valid value");
 
 fn put_rows<const N: usize>(rows: &[[u64; N]], shapes: [Shape; N], out: &mut Vec<u8>) {
-    let mut values = Vec::with_capacity(rows.len());
+    let mut first = Vec::new();
     for (at, shape) in shapes.into_iter().enumerate() {
-        values.clear();
-        values.extend(rows.iter().filter_map(|row| row.get(at)));
-        column::put(&values, shape, out);
+        let values: Vec<u64> = rows.iter().map(|row| row.get(at).copied().unwrap_or_default()).collect();
+        column::put(&values, shape, &first, out);
+        if at == 0 {
+            first = values;
+        }
     }
 }
 
@@ -348,7 +351,8 @@ fn take_rows<const N: usize>(
 ) -> Result<impl Iterator<Item = [u64; N]>, TableError> {
     let mut columns = Vec::with_capacity(N);
     for _ in 0..N {
-        columns.push(column::take(count, source)?.into_iter());
+        let first = columns.first().map_or(&[][..], IntoIter::as_slice);
+        columns.push(column::take(count, first, source)?.into_iter());
     }
     Ok((0..count).map(move |_| {
         let mut values = columns.iter_mut().map(|column| column.next().unwrap_or_default());
@@ -362,10 +366,10 @@ fn put_fields<'a, const N: usize, T: Fields<N> + 'a>(
     pick: impl Fn(&'a Event) -> Option<&'a T>,
     out: &mut Vec<u8>,
 ) {
-    let rows: Vec<[u64; N]> =
-        events.iter().copied().filter_map(|event| pick(event)).map(Fields::numbers).collect();
+    let mut rows: Vec<[u64; N]> = Vec::with_capacity(events.len());
+    rows.extend(events.iter().copied().filter_map(pick).map(Fields::numbers));
     let shapes = T::SHAPES.map(|shape| match shape {
-        Shape::Near if !one_series => Shape::Free,
+        Shape::Near | Shape::NearBy if !one_series => Shape::Free,
         shape => shape,
     });
     put_rows(&rows, shapes, out);

@@ -1,10 +1,11 @@
 //! How the parts of a table follow each other.
 
-use std::collections::HashMap;
+use std::vec::IntoIter;
 
-use super::bytes::{Source, put_count};
+use super::bytes::{Source, put_count, put_number};
 use super::column::{self, Shape};
-use super::{BYTES_MAX, ROWS_MAX, TableError, VERSION, events, series};
+use super::origins::{self, Requests};
+use super::{BYTES_MAX, ROWS_MAX, TableError, VERSION, body, events, series};
 use crate::market::{Event, Kind, Nanos, Origin, RequestKey, Row, Series, Tick};
 
 /// What a table is for.
@@ -34,7 +35,7 @@ pub fn peek(bytes: &[u8]) -> Result<Peek, TableError> {
     take_head(None, &mut source)
 }
 
-fn take_head(expected: Option<Form>, source: &mut Source<'_>) -> Result<Peek, TableError> {
+pub(super) fn take_head(expected: Option<Form>, source: &mut Source<'_>) -> Result<Peek, TableError> {
     let [version, form] = source.array()?;
     if version != VERSION {
         return Err(TableError::Version(version));
@@ -47,88 +48,111 @@ fn take_head(expected: Option<Form>, source: &mut Source<'_>) -> Result<Peek, Ta
     if rows == 0 {
         return Ok(Peek { rows, first: Nanos(0), last: Nanos(0) });
     }
-    let first = Nanos(i64::from_le_bytes(source.array()?));
+    let first = Nanos(i64::from_be_bytes(source.array()?));
     let width = source.number()?;
     Ok(Peek { rows, first, last: Nanos(first.0.wrapping_add_unsigned(width)) })
 }
 
+/// Rows in the two orders that a table needs.
+struct Plan {
+    dictionary: Vec<Series>,
+    /// Positions in the rows given: in the order of arrival, with the series' number.
+    arrived: Vec<(usize, usize)>,
+    /// The same sorted by series; rows of one series in the order given.
+    sorted: Vec<(usize, usize)>,
+}
+
+impl Plan {
+    fn of(rows: &[Row], form: Form, requests: &mut Requests) -> Self {
+        let first = rows.first().map(|row| row.tick.series());
+        if rows.iter().all(|row| Some(row.tick.series()) == first) {
+            let order: Vec<(usize, usize)> = (0..rows.len()).map(|at| (at, 0)).collect();
+            return Self { dictionary: first.into_iter().collect(), arrived: order.clone(), sorted: order };
+        }
+        // A symbol as one number sorts as its text does, and much faster.
+        let mut keyed: Vec<(u128, Kind, usize)> = rows
+            .iter()
+            .enumerate()
+            .map(|(at, row)| (u128::from_be_bytes(*row.tick.symbol.padded()), row.tick.kind(), at))
+            .collect();
+        keyed.sort_unstable();
+        let mut dictionary: Vec<Series> = Vec::new();
+        let mut arrived: Vec<(usize, usize)> = (0..rows.len()).map(|at| (at, 0)).collect();
+        let mut sorted = Vec::with_capacity(rows.len());
+        let mut before = None;
+        for (symbol, kind, at) in keyed {
+            if before != Some((symbol, kind)) {
+                before = Some((symbol, kind));
+                dictionary.extend(rows.get(at).map(|row| row.tick.series()));
+            }
+            let number = dictionary.len().saturating_sub(1);
+            sorted.push((at, number));
+            if let Some(slot) = arrived.get_mut(at) {
+                slot.1 = number;
+            }
+        }
+        if form == Form::Frame {
+            by_arrival(rows, dictionary.len(), requests, &mut arrived);
+        }
+        Self { dictionary, arrived, sorted }
+    }
+}
+
+/// Orders the rows of a frame by request and index, where that leaves the rows of each series
+/// in the order given: times and indexes then run on, whoever sorted the rows before.
+fn by_arrival(rows: &[Row], series: usize, requests: &mut Requests, arrived: &mut Vec<(usize, usize)>) {
+    let keys: Vec<(u64, u32)> =
+        rows.iter().map(|row| (requests.number(row.origin.request), row.origin.index)).collect();
+    if keys.is_sorted() {
+        return;
+    }
+    let mut ordered = arrived.clone();
+    ordered.sort_by_key(|(at, _)| keys.get(*at).copied());
+    let mut last = vec![None; series];
+    let kept = ordered.iter().all(|(at, number)| {
+        last.get_mut(*number).is_some_and(|last| last.replace(*at).is_none_or(|before| before < *at))
+    });
+    if kept {
+        *arrived = ordered;
+    }
+}
+
 pub(super) fn encode(rows: &[Row], form: Form, requests: &[RequestKey]) -> Vec<u8> {
-    let mut out = vec![VERSION, form as u8];
+    let mut out = Vec::with_capacity(64);
+    out.extend_from_slice(&[VERSION, form as u8]);
     put_count(rows.len(), &mut out);
     let times = rows.iter().map(|row| row.tick.time.0);
-    let (Some(first), Some(last)) = (times.clone().min(), times.clone().max()) else { return out };
-    out.extend_from_slice(&first.to_le_bytes());
-    super::bytes::put_number(last.wrapping_sub(first).cast_unsigned(), &mut out);
+    let (Some(first), Some(last)) = (times.clone().min(), times.max()) else { return out };
+    out.extend_from_slice(&first.to_be_bytes());
+    put_number(last.wrapping_sub(first).cast_unsigned(), &mut out);
 
-    // The rows by series; sorting is stable.
-    let mut sorted: Vec<(Series, usize)> =
-        rows.iter().enumerate().map(|(at, row)| (row.tick.series(), at)).collect();
-    sorted.sort_by_key(|(series, _)| *series);
-    let mut dictionary: Vec<Series> = Vec::new();
-    let mut numbers = vec![0_u64; rows.len()];
-    for (series, at) in &sorted {
-        if dictionary.last() != Some(series) {
-            dictionary.push(*series);
-        }
-        if let Some(number) = numbers.get_mut(*at) {
-            *number = dictionary.len() as u64 - 1;
-        }
+    let mut requests = Requests::new(requests);
+    let plan = Plan::of(rows, form, &mut requests);
+    let mut columns = Vec::with_capacity(rows.len() * 20);
+    series::put(&plan.dictionary, &mut columns);
+    let several = plan.dictionary.len() > 1;
+    if several {
+        let numbers: Vec<u64> = plan.arrived.iter().map(|(_, number)| *number as u64).collect();
+        column::put(&numbers, Shape::Free, &[], &mut columns);
     }
-    series::put(&dictionary, &mut out);
-    column::put(&numbers, Shape::Free, &mut out);
-    let times: Vec<u64> = times.map(|time| time.wrapping_sub(first).cast_unsigned()).collect();
-    column::put(&times, Shape::Near, &mut out);
-    put_origins(rows, form, requests, &mut out);
+    let arrived = || plan.arrived.iter().filter_map(|(at, _)| rows.get(*at));
+    let sorted = || plan.sorted.iter().filter_map(|(at, _)| rows.get(*at));
+    let mut times: Vec<u64> = Vec::with_capacity(rows.len());
+    times.extend(arrived().map(|row| row.tick.time.0.wrapping_sub(first).cast_unsigned()));
+    column::put(&times, Shape::Near, &[], &mut columns);
+    match form {
+        Form::Frame => origins::put(arrived(), form, &mut requests, &mut columns),
+        Form::Block => origins::put(sorted(), form, &mut requests, &mut columns),
+    }
     for kind in Kind::ALL {
-        let of_kind: Vec<&Event> = sorted
-            .iter()
-            .filter(|(series, _)| series.kind == kind)
-            .filter_map(|(_, at)| rows.get(*at))
-            .map(|row| &row.tick.event)
-            .collect();
+        let of_kind: Vec<&Event> =
+            sorted().filter(|row| row.tick.kind() == kind).map(|row| &row.tick.event).collect();
         if !of_kind.is_empty() {
-            events::put(kind, &of_kind, dictionary.len() == 1, &mut out);
+            events::put(kind, &of_kind, !several, &mut columns);
         }
     }
+    body::put(&columns, &mut out);
     out
-}
-
-/// Appends where rows came from: of a frame all of them, of a block those that need it.
-/// Requests that the header does not name are named here, and numbered after those it names.
-fn put_origins(rows: &[Row], form: Form, requests: &[RequestKey], out: &mut Vec<u8>) {
-    let origins: Vec<&Origin> =
-        rows.iter().filter(|row| form == Form::Frame || row.needs_origin()).map(|row| &row.origin).collect();
-    let mut known: HashMap<RequestKey, u64> = HashMap::new();
-    let mut next = 0;
-    for request in requests {
-        known.entry(*request).or_insert(next);
-        next += 1;
-    }
-    let mut named: Vec<RequestKey> = Vec::new();
-    let numbers: Vec<u64> = origins
-        .iter()
-        .map(|origin| {
-            *known.entry(origin.request).or_insert_with(|| {
-                named.push(origin.request);
-                next += 1;
-                next - 1
-            })
-        })
-        .collect();
-    put_count(origins.len(), out);
-    put_count(named.len(), out);
-    for request in &named {
-        out.extend_from_slice(&request.0);
-    }
-    column::put(&numbers, Shape::Near, out);
-    column::put(&column_of(&origins, |origin| u64::from(origin.index)), Shape::Near, out);
-    if form == Form::Block {
-        column::put(&column_of(&origins, |origin| origin.received.0.cast_unsigned()), Shape::Near, out);
-    }
-}
-
-fn column_of(origins: &[&Origin], field: impl Fn(&Origin) -> u64) -> Vec<u64> {
-    origins.iter().map(|origin| field(origin)).collect()
 }
 
 pub(super) fn decode(
@@ -143,95 +167,119 @@ pub(super) fn decode(
         source.finish()?;
         return Ok(Vec::new());
     }
+    let columns = body::take(&mut source)?;
+    let mut source = Source::new(&columns);
     let dictionary = series::take(head.rows, &mut source)?;
-    let numbers = column::take(head.rows, &mut source)?;
-    let times = column::take(head.rows, &mut source)?;
-    let mut heads = Vec::with_capacity(head.rows);
-    let mut counts = [0_usize; Kind::ALL.len()];
-    for (number, time) in numbers.iter().zip(times) {
-        let series = usize::try_from(*number).ok().and_then(|at| dictionary.get(at));
-        let series = *series.ok_or(TableError::Malformed("a row is of no known series"))?;
-        if let Some(count) = counts.get_mut(usize::from(series.kind.number()) - 1) {
-            *count += 1;
-        }
-        heads.push((*number, series, head.first.0.wrapping_add_unsigned(time)));
+    let places = Places::take(head.rows, dictionary.len(), &mut source)?;
+    let mut times = column::take(head.rows, &[], &mut source)?;
+    let mut origins = origins::take(head.rows, form, requests, received, &mut source)?;
+    places.apply(&mut times);
+    if form == Form::Frame {
+        places.apply(&mut origins);
     }
-    let mut origins = take_origins(head.rows, form, requests, received, &mut source)?.into_iter();
-    let mut budget = BYTES_MAX;
-    let mut by_kind = Vec::with_capacity(Kind::ALL.len());
-    for (kind, count) in Kind::ALL.into_iter().zip(counts) {
-        let events =
-            if count == 0 { Vec::new() } else { events::take(kind, count, &mut budget, &mut source)? };
-        by_kind.push(events.into_iter());
-    }
+    let mut events = Events::take(&dictionary, &places.counts, &mut source)?;
     source.finish()?;
 
-    let mut arrived = Vec::with_capacity(head.rows);
-    for (number, series, time) in heads {
-        let kept = form == Form::Frame || !numbered(series.kind);
-        arrived.push((number, series, time, kept));
-    }
-    let mut placed: Vec<(u64, Series, i64, Option<Origin>)> = Vec::with_capacity(head.rows);
-    for (number, series, time, kept) in arrived {
-        let origin = if kept && form == Form::Frame { origins.next() } else { None };
-        placed.push((number, series, time, origin));
-    }
-    placed.sort_by_key(|(number, ..)| *number);
+    let (mut times, mut origins) = (times.into_iter(), origins.into_iter());
     let mut rows = Vec::with_capacity(head.rows);
-    for (_, series, time, origin) in placed {
-        let events = by_kind.get_mut(usize::from(series.kind.number()) - 1);
-        let event = events.and_then(Iterator::next).ok_or(TableError::Truncated)?;
-        let tick = Tick { symbol: series.symbol, time: Nanos(time), event };
-        let mut row = Row { tick, origin: origin.unwrap_or(Origin::UNKNOWN) };
-        if form == Form::Block && row.needs_origin() {
-            row.origin = origins.next().ok_or(TableError::Malformed("an origin is missing"))?;
+    for (series, count) in dictionary.iter().zip(&places.counts) {
+        let events = events.of(series.kind);
+        for (event, time) in events.by_ref().zip(times.by_ref()).take(*count) {
+            let time = Nanos(head.first.0.wrapping_add_unsigned(time));
+            let tick = Tick { symbol: series.symbol, time, event };
+            let mut row = Row { tick, origin: Origin::UNKNOWN };
+            if form == Form::Frame || row.needs_origin() {
+                row.origin = origins.next().ok_or(TableError::Malformed("a row has no origin"))?;
+            }
+            rows.push(row);
         }
-        rows.push(row);
     }
-    if origins.next().is_some() {
-        return Err(TableError::Malformed("there are more origins than rows"));
+    if origins.next().is_some() || rows.len() != head.rows {
+        return Err(TableError::Malformed("the parts do not have the same rows"));
     }
     Ok(rows)
 }
 
-const fn numbered(kind: Kind) -> bool {
-    matches!(kind, Kind::MinuteBar | Kind::DayBar | Kind::Correction | Kind::Cancel)
+/// Where each row that arrived stands once rows are sorted by series.
+struct Places {
+    /// Rows of each series.
+    counts: Vec<usize>,
+    /// Of each row in the order of arrival, its place; empty where that is the order already.
+    of_arrived: Vec<usize>,
 }
 
-fn take_origins(
-    rows: usize,
-    form: Form,
-    requests: &[RequestKey],
-    received: Nanos,
-    source: &mut Source<'_>,
-) -> Result<Vec<Origin>, TableError> {
-    let count = source.count(rows)?;
-    if form == Form::Frame && count != rows {
-        return Err(TableError::Malformed("a row of a frame has no origin"));
-    }
-    let named = source.count(rows)?;
-    let named: Vec<RequestKey> =
-        (0..named).map(|_| source.array().map(RequestKey)).collect::<Result<_, _>>()?;
-    let numbers = column::take(count, source)?;
-    let indexes = column::take(count, source)?;
-    let times = match form {
-        Form::Frame => vec![received.0.cast_unsigned(); count],
-        Form::Block => column::take(count, source)?,
-    };
-    let keys = |number: u64| {
-        let at = usize::try_from(number).ok()?;
-        requests.get(at).or_else(|| named.get(at.checked_sub(requests.len())?)).copied()
-    };
-    numbers
-        .into_iter()
-        .zip(indexes)
-        .zip(times)
-        .map(|((number, index), time)| {
-            Ok(Origin {
-                received: Nanos(time.cast_signed()),
-                index: u32::try_from(index).map_err(|_| TableError::Malformed("an index is too large"))?,
-                request: keys(number).ok_or(TableError::Malformed("a request is not known"))?,
+impl Places {
+    fn take(rows: usize, series: usize, source: &mut Source<'_>) -> Result<Self, TableError> {
+        if series == 1 {
+            return Ok(Self { counts: vec![rows], of_arrived: Vec::new() });
+        }
+        const UNKNOWN: TableError = TableError::Malformed("a row is of no known series");
+        let numbers = column::take(rows, &[], source)?;
+        let mut counts = vec![0_usize; series];
+        for number in &numbers {
+            let count = usize::try_from(*number).ok().and_then(|at| counts.get_mut(at));
+            *count.ok_or(UNKNOWN)? += 1;
+        }
+        let mut next = 0;
+        let mut starts: Vec<usize> = counts
+            .iter()
+            .map(|count| {
+                next += count;
+                next - count
             })
-        })
-        .collect()
+            .collect();
+        let of_arrived = numbers.iter().map(|number| {
+            let start = usize::try_from(*number).ok().and_then(|at| starts.get_mut(at)).ok_or(UNKNOWN)?;
+            *start += 1;
+            Ok(*start - 1)
+        });
+        let of_arrived = of_arrived.collect::<Result<_, TableError>>()?;
+        Ok(Self { counts, of_arrived })
+    }
+
+    /// Brings what is in the order of arrival into the order of series.
+    fn apply<T: Copy + Default>(&self, values: &mut Vec<T>) {
+        if self.of_arrived.is_empty() {
+            return;
+        }
+        let mut placed = vec![T::default(); values.len()];
+        for (value, place) in values.iter().zip(&self.of_arrived) {
+            if let Some(slot) = placed.get_mut(*place) {
+                *slot = *value;
+            }
+        }
+        *values = placed;
+    }
+}
+
+/// The events of each kind, in the order of series.
+struct Events([IntoIter<Event>; Kind::ALL.len()]);
+
+impl Events {
+    fn take(dictionary: &[Series], counts: &[usize], source: &mut Source<'_>) -> Result<Self, TableError> {
+        let mut budget = BYTES_MAX;
+        let mut all: [IntoIter<Event>; Kind::ALL.len()] = Default::default();
+        for (slot, kind) in all.iter_mut().zip(Kind::ALL) {
+            let of_kind = dictionary.iter().zip(counts).filter(|(series, _)| series.kind == kind);
+            let count: usize = of_kind.map(|(_, count)| count).sum();
+            if count > 0 {
+                *slot = events::take(kind, count, &mut budget, source)?.into_iter();
+            }
+        }
+        Ok(Self(all))
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut IntoIter<Event> {
+        let [trades, quotes, minutes, days, statuses, lulds, corrections, cancels] = &mut self.0;
+        match kind {
+            Kind::Trade => trades,
+            Kind::Quote => quotes,
+            Kind::MinuteBar => minutes,
+            Kind::DayBar => days,
+            Kind::Status => statuses,
+            Kind::Luld => lulds,
+            Kind::Correction => corrections,
+            Kind::Cancel => cancels,
+        }
+    }
 }

@@ -12,12 +12,19 @@
 //!
 //! What is read may be anything: decoding answers every input with rows or a
 //! [`TableError`], looks at a count before it makes room for it, and holds at most
-//! [`ROWS_MAX`] rows and [`BYTES_MAX`] bytes of columns and texts.
+//! [`ROWS_MAX`] rows, [`BYTES_MAX`] bytes of columns and [`BYTES_MAX`] bytes of texts: with
+//! what it works in, some 48 MiB for the worst of inputs. Whoever writes keeps to the same.
+//!
+//! In numbers (`docs/adr/0001-columnar-tables.md` has how they were measured): a block of
+//! 1,000 trades takes 3 to 7 bytes and 75 ns a trade to write and 55 ns to read, a frame of
+//! 1,000 ticks of 770 series 12 bytes, 170 ns and 126 ns a tick.
 
+mod body;
 mod bytes;
 mod column;
 mod events;
 mod layout;
+mod origins;
 mod series;
 #[cfg(test)]
 pub(crate) mod rows;
@@ -32,7 +39,7 @@ use crate::market::{Event, Nanos, RequestKey, Row};
 pub const ROWS_MAX: usize = 65_536;
 
 /// The most bytes that a table's columns take before they are compressed, and its texts
-/// after they are written out.
+/// once each row has its own.
 pub const BYTES_MAX: usize = 8 << 20;
 
 /// The version this build writes and reads.
@@ -72,7 +79,11 @@ pub enum TableError {
 /// Encodes the rows of a frame, in the order in which they were taken in.
 ///
 /// `requests` are the requests of the frame's pieces; rows refer to them by number. A row's
-/// received-at is taken to be the frame's and is not kept.
+/// received-at is taken to be the frame's and is not kept. Who sorted the rows before does
+/// not matter: they are put in the order of request and index where that is possible.
+///
+/// More than [`ROWS_MAX`] rows, or more than [`BYTES_MAX`], are written all the same, and
+/// refused by [`decode_frame`]: the caller counts, with [`row_bytes`] where rows are large.
 #[must_use]
 pub fn encode_frame(rows: &[Row], requests: &[RequestKey]) -> Vec<u8> {
     layout::encode(rows, layout::Form::Frame, requests)
@@ -87,7 +98,8 @@ pub fn decode_frame(bytes: &[u8], requests: &[RequestKey], received: Nanos) -> R
     layout::decode(bytes, layout::Form::Frame, requests, received)
 }
 
-/// Encodes the rows of a block: one series, in the order of history.
+/// Encodes the rows of a block: one series, in the order of history. (Rows of several series
+/// are not lost, but come back sorted by series.) The limits are those of [`encode_frame`].
 #[must_use]
 pub fn encode_block(rows: &[Row]) -> Vec<u8> {
     layout::encode(rows, layout::Form::Block, &[])

@@ -10,7 +10,7 @@
 //!
 //! Numbers. An append waits for one `fdatasync`, shared by all appends that arrived while
 //! the one before ran: 12 kB frames cost about 0.5 to 5 ms each alone, and a few hundred
-//! appends share one under load. A frame costs 88 bytes of framing in the log and, once its
+//! appends share one under load. A frame costs 64 bytes of framing in the log and, once its
 //! segment is finished, no memory. A flush of a keeper is one batch and one `fdatasync`. A record is
 //! two writes and two `fdatasync`s, and its row stays in memory.
 //!
@@ -20,11 +20,39 @@
 //! refuses writes and still reads; nothing acknowledged is lost, and writing goes on when the
 //! disk takes bytes again. All disk work happens on threads of its own, off the async runtime.
 
+mod blocks;
+mod disk;
+mod lock;
+mod log;
+mod records;
+mod space;
+#[cfg(test)]
+mod bitflips;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
+use async_trait::async_trait;
+
+use super::{
+    At, BlockKey, BlockPage, BlockRow, BucketKey, BucketRow, FrameRow, Order, Reach, Record, Records, Space,
+    Span, Store, StoreError, StoreErrorKind, SymbolRow, TapeId,
+};
+use crate::market::{Bucket, Kind, Symbol};
 use crate::seal::Keyring;
-use crate::store::StoreError;
+use blocks::Blocks;
+use lock::FolderLock;
+use log::TapeLog;
+use records::RecordFiles;
+
+/// Bytes that a log segment may have.
+const SEGMENT_BYTES_RANGE: (u32, u32) = (64 << 10, 1 << 30);
 
 /// The limits of an embedded store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +105,26 @@ pub struct Finding {
     pub what: String,
 }
 
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.offset {
+            Some(offset) => write!(f, "{}, byte {offset}: {}", self.file.display(), self.what),
+            None => write!(f, "{}: {}", self.file.display(), self.what),
+        }
+    }
+}
+
+/// How far a walk over what is stored has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What is walked now: `tapes`, `blocks` or `records`.
+    pub what: &'static str,
+    /// Bytes (of blocks: rows) read of it.
+    pub done_bytes: u64,
+    /// Bytes (of blocks: rows) there are of it.
+    pub total_bytes: u64,
+}
+
 /// What opening found and mended. Worth a warning in the log where it is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenReport {
@@ -101,10 +149,35 @@ pub struct FreeSpace {
     pub total_bytes: u64,
 }
 
-/// A store in one folder: [`crate::store::Store`] and [`crate::store::Records`] at once.
+/// What the store counts since it was opened, and how it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EmbeddedStats {
+    /// Frames appended.
+    pub appended_frames: u64,
+    /// Bytes appended to the log, framing included.
+    pub appended_bytes: u64,
+    /// Calls of `fdatasync` for appends.
+    pub append_syncs: u64,
+    /// Appends that were refused.
+    pub refused_appends: u64,
+    /// Segments that were left because the disk failed.
+    pub abandoned_segments: u64,
+    /// Segments of the log there are.
+    pub segments: u64,
+    /// Why appends are refused now, where they are.
+    pub refusing: Option<String>,
+}
+
+/// A store in one folder: [`Store`] and [`Records`] at once. Dropping it finishes what is
+/// queued and lets go of the folder; [`EmbeddedStore::close`] does so off the async runtime.
 #[derive(Debug)]
 pub struct EmbeddedStore {
     folder: PathBuf,
+    log: Arc<TapeLog>,
+    blocks: Arc<Blocks>,
+    records: Arc<RecordFiles>,
+    // The last field: dropped when everything above has stopped writing.
+    _lock: FolderLock,
 }
 
 impl EmbeddedStore {
@@ -112,16 +185,53 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// `Refused` where another process holds it (names its process id) or the disk does not take
-    /// what opening writes; `Invalid` where a newer version wrote it; `Corrupt` where something
-    /// acknowledged cannot be read (names file and byte).
+    /// what opening writes; `Invalid` where a newer version wrote it or an option is out of its
+    /// range; `Corrupt` where something acknowledged cannot be read (names file and byte).
     pub async fn open(
         folder: &Path,
         keyring: Arc<Keyring>,
         options: EmbeddedOptions,
     ) -> Result<(Self, OpenReport), StoreError> {
-        let _ = (keyring, options);
-        let store = Self { folder: folder.to_owned() };
-        Err(StoreError::refused(format!("{}: the embedded store is being built", store.folder.display())))
+        let folder = folder.to_owned();
+        blocking(move || Self::open_blocking(folder, &keyring, &options)).await
+    }
+
+    fn open_blocking(
+        folder: PathBuf,
+        keyring: &Arc<Keyring>,
+        options: &EmbeddedOptions,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        let (least, most) = SEGMENT_BYTES_RANGE;
+        if !(least..=most).contains(&options.segment_bytes) {
+            let found = options.segment_bytes;
+            return Err(StoreError::invalid(format!("segment_bytes is {found}, expected {least} to {most}")));
+        }
+        let [tapes, blocks, records] = ["tapes", "blocks", "records"].map(|name| folder.join(name));
+        make_folders(&[&folder])?;
+        let lock = FolderLock::take(&folder)?;
+        let created = !lock::read_version(&folder)?;
+        if created {
+            // Making it was cut short, or never begun: nothing in it was acknowledged yet. Where
+            // there are frames or rows, it is `VERSION` that was lost.
+            lock::refuse_contents(&[&tapes, &records])?;
+            make_folders(&[&tapes, &records])?;
+        }
+        let (log, log_opened) = TapeLog::open(&tapes, Arc::clone(keyring), options, created)?;
+        let (records, records_opened) =
+            RecordFiles::open(&records, Arc::clone(keyring), options.records_bytes_max, created)?;
+        let blocks = Blocks::open(&blocks, Arc::clone(keyring), options.block_cache_bytes)?;
+        if created {
+            lock::write_version(&folder)?;
+        }
+        let report = OpenReport {
+            findings: [log_opened.findings, records_opened.findings].concat(),
+            cut_bytes: log_opened.cut_bytes,
+            ignored_records: log_opened.ignored_records,
+            frames: log_opened.frames,
+            created,
+        };
+        let (log, blocks, records) = (Arc::new(log), Arc::new(blocks), Arc::new(records));
+        Ok((Self { folder, log, blocks, records, _lock: lock }, report))
     }
 
     /// The room on the store's disk.
@@ -129,6 +239,228 @@ impl EmbeddedStore {
     /// # Errors
     /// What the operating system says.
     pub fn free_space(&self) -> std::io::Result<FreeSpace> {
-        Err(std::io::Error::other("the embedded store is being built"))
+        space::free_space(&self.folder)
     }
+
+    /// What it counts, and how it is now.
+    #[must_use]
+    pub fn stats(&self) -> EmbeddedStats {
+        let counters = self.log.counters();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        EmbeddedStats {
+            appended_frames: read(&counters.appended),
+            appended_bytes: read(&counters.appended_bytes),
+            append_syncs: read(&counters.syncs),
+            refused_appends: read(&counters.refused),
+            abandoned_segments: read(&counters.abandoned_segments),
+            segments: self.log.segments() as u64,
+            refusing: self.log.refusing(),
+        }
+    }
+
+    /// Unlinks finished segments of the log from the oldest on, up to the first that was written
+    /// to less than `age` before `now` or holds frames for which `covered(tape, first..=last)`
+    /// is false: the marks of all shards must cover them. Answers how many were unlinked.
+    ///
+    /// # Errors
+    /// `Refused` where a file cannot be unlinked.
+    pub async fn drop_segments(
+        &self,
+        now: SystemTime,
+        age: Duration,
+        covered: impl Fn(TapeId, RangeInclusive<u64>) -> bool + Send + 'static,
+    ) -> Result<usize, StoreError> {
+        let retention = self.log.retention();
+        blocking(move || retention.run(now, age, &covered)).await
+    }
+
+    /// Reads everything that is stored while the store is open, and names what is damaged.
+    ///
+    /// # Errors
+    /// `Unknown` or `Refused` where a file cannot be read; `Corrupt` where so much is damaged that the
+    /// walk cannot go on.
+    pub async fn verify(
+        &self,
+        mut progress: impl FnMut(Progress) + Send + 'static,
+    ) -> Result<Vec<Finding>, StoreError> {
+        let (log, blocks, records) =
+            (self.log.verifier(), Arc::clone(&self.blocks), Arc::clone(&self.records));
+        blocking(move || {
+            let mut findings = log(&mut progress)?;
+            findings.extend(blocks.verify(&mut progress)?);
+            findings.extend(records.verify()?);
+            Ok(findings)
+        })
+        .await
+    }
+
+    /// Finishes what is queued, and stops.
+    pub async fn close(self) {
+        let _ = blocking(move || {
+            self.log.close();
+            drop(self);
+            Ok(())
+        })
+        .await;
+    }
+}
+
+/// Reads everything in the folder of a store that no process has open, and names what is damaged; it
+/// changes nothing but what fjall changes when it opens `blocks`. What cannot be opened at all
+/// is a finding too.
+///
+/// # Errors
+/// `Refused` where a process holds it, `Invalid` where a newer version wrote it.
+pub async fn verify_folder(
+    folder: &Path,
+    keyring: Arc<Keyring>,
+    mut progress: impl FnMut(Progress) + Send + 'static,
+) -> Result<Vec<Finding>, StoreError> {
+    let folder = folder.to_owned();
+    blocking(move || {
+        let _lock = FolderLock::take(&folder)?;
+        let [tapes, blocks, records] = ["tapes", "blocks", "records"].map(|name| folder.join(name));
+        let mut findings = Vec::new();
+        let mut add = |file: PathBuf, found: Result<Vec<Finding>, StoreError>| match found {
+            Ok(found) => findings.extend(found),
+            Err(error) => {
+                findings.push(Finding { file, offset: None, severity: Severity::Damage, what: error.detail });
+            }
+        };
+        match lock::read_version(&folder) {
+            Ok(true) => {}
+            Ok(false) => add(folder.join("VERSION"), Err(StoreError::corrupt("there is none"))),
+            Err(error) if error.kind == StoreErrorKind::Invalid => return Err(error),
+            Err(error) => add(folder.join("VERSION"), Err(error)),
+        }
+        add(tapes.clone(), log::verify(&tapes, &keyring, &mut progress));
+        let found = Blocks::open(&blocks, Arc::clone(&keyring), EmbeddedOptions::default().block_cache_bytes);
+        add(blocks, found.and_then(|blocks| blocks.verify(&mut progress)));
+        add(records.clone(), records::verify(&records, &keyring));
+        Ok(findings)
+    })
+    .await
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn append(&self, frame: FrameRow, _reach: Reach) -> Result<(), StoreError> {
+        self.log.append(frame).await
+    }
+
+    async fn frames(
+        &self,
+        tape: TapeId,
+        seqs: RangeInclusive<u64>,
+        bytes_max: usize,
+        _at: At,
+    ) -> Result<Vec<FrameRow>, StoreError> {
+        let reader = self.log.reader();
+        blocking(move || reader.frames(tape, &seqs, bytes_max)).await
+    }
+
+    async fn put_blocks(
+        &self,
+        shard: u16,
+        count: u64,
+        blocks: Vec<(BucketKey, Vec<BlockRow>)>,
+    ) -> Result<(), StoreError> {
+        let store = Arc::clone(&self.blocks);
+        blocking(move || store.put(shard, count, &blocks)).await
+    }
+
+    async fn block_count(&self, shard: u16) -> Result<u64, StoreError> {
+        let store = Arc::clone(&self.blocks);
+        blocking(move || store.block_count(shard)).await
+    }
+
+    async fn blocks(
+        &self,
+        key: BucketKey,
+        kind: Kind,
+        span: Span,
+        after: Option<BlockKey>,
+        bytes_max: usize,
+    ) -> Result<BlockPage, StoreError> {
+        let store = Arc::clone(&self.blocks);
+        blocking(move || store.blocks(&key, kind, &span, after, bytes_max)).await
+    }
+
+    async fn buckets(
+        &self,
+        symbol: Symbol,
+        from: Bucket,
+        to: Bucket,
+        order: Order,
+        limit: usize,
+    ) -> Result<Vec<BucketRow>, StoreError> {
+        let store = Arc::clone(&self.blocks);
+        blocking(move || store.buckets(symbol, from, to, order, limit)).await
+    }
+
+    async fn symbols(
+        &self,
+        prefix: &str,
+        after: Option<Symbol>,
+        limit: usize,
+    ) -> Result<Vec<SymbolRow>, StoreError> {
+        let (store, prefix) = (Arc::clone(&self.blocks), prefix.to_owned());
+        blocking(move || store.symbols(&prefix, after, limit)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.log.refusing().map_or(Ok(()), |why| Err(StoreError::refused(why)))
+    }
+}
+
+#[async_trait]
+impl Records for EmbeddedStore {
+    async fn get(&self, space: Space, part: &str, key: &str) -> Result<Option<Record>, StoreError> {
+        Ok(self.records.get(space, part, key))
+    }
+
+    async fn put(&self, space: Space, part: &str, record: Record) -> Result<(), StoreError> {
+        let (records, part) = (Arc::clone(&self.records), part.to_owned());
+        blocking(move || records.put(space, &part, record)).await
+    }
+
+    async fn put_if(
+        &self,
+        space: Space,
+        part: &str,
+        record: Record,
+        expected: u64,
+    ) -> Result<bool, StoreError> {
+        let (records, part) = (Arc::clone(&self.records), part.to_owned());
+        blocking(move || records.put_if(space, &part, record, expected)).await
+    }
+
+    async fn scan(
+        &self,
+        space: Space,
+        part: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Record>, StoreError> {
+        Ok(self.records.scan(space, part, after, limit))
+    }
+}
+
+/// Runs disk work on a thread where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(StoreError::unknown(format!("the store's work was cut short: {error}"))))
+}
+
+/// Makes folders, each durable in its parent.
+fn make_folders(folders: &[&Path]) -> Result<(), StoreError> {
+    for folder in folders {
+        fs::create_dir_all(folder)
+            .and_then(|()| disk::sync_folder_of(folder))
+            .map_err(|error| StoreError::refused(format!("{}: {error}", folder.display())))?;
+    }
+    Ok(())
 }

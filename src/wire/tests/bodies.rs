@@ -71,7 +71,8 @@ fn msgpack_is_an_array_or_maps_in_a_row() {
 
 #[test]
 fn what_cannot_be_read_is_named_by_byte_or_line() {
-    let cases: &[(Format, &[u8], u64, Option<u64>, &str)] = &[
+    type Case = (Format, &'static [u8], u64, Option<u64>, &'static str);
+    let cases: &[Case] = &[
         (Format::Json, b"", 0, None, "the body is empty"),
         (Format::Json, b" {}", 1, None, "the body is not an array: [ is missing"),
         (Format::Json, b"[{},", 4, None, "the array is not closed"),

@@ -59,6 +59,14 @@ const REFUSED: &[(&str, &str, &str, &str, &str, &str)] = &[
         "has more than seven conditions",
     ),
     (TRADE, "\"2024-01-03T14:30:00Z\"", "\"2024-01-03\"", "t", "\"2024-01-03\"", "is not a time"),
+    (
+        TRADE,
+        "30:00Z",
+        "30:00.1234567891Z",
+        "t",
+        "\"2024-01-03T14:30:00.1234567891Z\"",
+        "is finer than a nanosecond",
+    ),
     (TRADE, "\"2024-01-03T14:30:00Z\"", "1704292200000000000", "t", "1704292200000000000", "is not a text"),
     (TRADE, "\"i\":1", "\"u\":\"corrected\"", "u", "\"corrected\"", "is not a field of this kind of tick"),
     (TRADE, "\"i\":1", "\"price\":1", "price", "1", "is not a field of this kind of tick"),
@@ -225,6 +233,7 @@ fn what_is_not_well_formed_has_a_position() {
         ("nulx", 0, "is not a JSON value"),
         ("'t'", 0, "is not a JSON value"),
         ("\"\u{1}\"", 1, "control character"),
+        ("\"\\n\u{1}\"", 3, "control character"),
         ("\"\\x\"", 2, "is not an escape"),
         ("\"\\ud800\"", 1, "half of a surrogate pair"),
         ("\"\\udc00\"", 1, "half of a surrogate pair"),
@@ -238,6 +247,7 @@ fn what_is_not_well_formed_has_a_position() {
         assert!(malformed.why.contains(why), "{text}: {malformed}");
     }
     assert_eq!(json::read_tick(b"\"\xff\"", 32).unwrap_err().why, "is not UTF-8");
+    assert_eq!(json::read_tick(b"\"\\n\xff\"", 32).unwrap_err().why, "the text before is not UTF-8");
     assert_eq!(msgpack::read_tick(b"\xa1\xff", 32).unwrap_err().why, "is not UTF-8");
     assert_eq!(msgpack::read_tick(b"\xc1", 32).unwrap_err().offset, 0);
     assert_eq!(msgpack::read_tick(b"\xc0\xc0", 32).unwrap_err().offset, 1);

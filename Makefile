@@ -1,0 +1,40 @@
+# make run     build the release binary and start the demo node
+# make test    install what the tests need and run all of them
+# make help    the rest
+
+DATA ?= ../shared/data
+SEEDS ?= 1000
+BASE ?= 0
+PYTHON = .venv/bin/python
+
+.PHONY: run check test test-real sim fmt help
+
+run: ## build the release binary and start the demo node: 500 synthetic symbols, live
+	cargo build --release --bin tapeline
+	./target/release/tapeline demo
+
+test: python-env ## everything: units, properties, simulator, real nodes, foreign SDKs
+	cargo test --all-targets
+	cargo test --doc
+
+check: ## formatting, lints and documentation, without a warning
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+test-real: python-env ## import the data sets in DATA through HTTP and check them: make test-real DATA=folder
+	cargo build --release --bin tapeline
+	$(PYTHON) tests/real/check.py --binary target/release/tapeline --data $(DATA)
+
+sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
+	cargo test --test sim -- --seeds $(SEEDS) --base $(BASE)
+
+fmt: ## format the source
+	cargo fmt
+
+.PHONY: python-env
+python-env:
+	scripts/python-env
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'

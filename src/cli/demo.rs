@@ -1,0 +1,157 @@
+//! `tapeline demo`: a node with a synthetic market running live.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::serve::{Running, configured, shown};
+use super::{CliError, DemoArgs, print};
+use crate::config::Config;
+use crate::http::Clock;
+use crate::ingest::{Intake, Options, Request, RequestName, TakeError};
+use crate::market::synthetic::{Profile, Settings, SyntheticMarket};
+use crate::market::{Nanos, Symbol, Tick};
+use crate::node::PairAccount;
+use crate::wire::Format;
+use crate::wire::json::write_line;
+
+/// Where a demo keeps its data unless told otherwise.
+const FOLDER: &str = "tapeline-demo";
+/// How often the market's ticks are posted.
+const PULSE: Duration = Duration::from_millis(100);
+/// At the start, history of this span before now is made, so that there is something to read.
+const PAST: i64 = 30 * Nanos::MINUTE;
+/// Ticks of one request of that history.
+const PAST_BATCH: usize = 20_000;
+/// Ticks a second of that history, over all symbols.
+const PAST_TICKS_PER_SECOND: u32 = 100;
+
+/// Runs `tapeline demo`.
+pub(super) async fn run(mut args: DemoArgs) -> Result<(), CliError> {
+    if args.node.data.is_none() && args.node.config.is_none() {
+        args.node.data = Some(FOLDER.to_owned());
+    }
+    if args.node.sets.iter().all(|set| !set.starts_with("telemetry.log_level")) && args.node.config.is_none()
+    {
+        args.node.sets.push("telemetry.log_level=warn".to_owned());
+    }
+    let config = configured(&args.node)?;
+    let running = Running::start(Arc::clone(&config), PairAccount::Demo, args.ready_file.as_deref()).await?;
+    let (intake, clock) = (Arc::clone(running.node.intake()), Arc::clone(&running.node.gate().clock));
+    let now = clock();
+    let mut past = Market::new(&config, now.plus(-PAST), PAST_TICKS_PER_SECOND);
+    let symbols: Vec<Symbol> = past.ticks.symbols().take(2).collect();
+    past.post_until(&intake, now, true, PAST_BATCH).await;
+    print(&greeting(&running, &config, &symbols))?;
+    let market = Market::new(&config, clock(), config.demo.ticks_per_second);
+    let live = tokio::spawn(market.run(intake, clock));
+    let end = running.until_stopped().await;
+    live.abort();
+    end
+}
+
+fn greeting(running: &Running, config: &Config, symbols: &[Symbol]) -> String {
+    let mut text = format!(
+        "Tapeline demo: {} synthetic symbols, {} ticks/s, state in {}\n\naddress    http://{}\nadmin      http://{}\n",
+        config.demo.symbols,
+        config.demo.ticks_per_second,
+        config.node.data.display(),
+        running.node.http(),
+        running.node.admin(),
+    );
+    let Some(keys) = &running.keys else { return text };
+    text.push_str(&shown(keys));
+    let (first, second) =
+        (symbols.first().map_or("A", Symbol::as_str), symbols.get(1).map_or("B", Symbol::as_str));
+    let headers =
+        |id: &str, secret: &str| format!("-H 'APCA-API-KEY-ID: {id}' -H 'APCA-API-SECRET-KEY: {secret}'");
+    let read = headers(&keys.read.id, keys.read.secret.expose_secret());
+    let write = headers(&keys.write.id, keys.write.secret.expose_secret());
+    let base = format!("http://{}", running.node.http());
+    text.push_str(&format!(
+        "\nPaste any of these:\n\n\
+         curl -s {read} '{base}/v2/stocks/trades?symbols={first},{second}&sort=desc&limit=4'\n\n\
+         curl -s {read} '{base}/v2/stocks/{first}/bars?timeframe=1Min&sort=desc&limit=5'\n\n\
+         curl -s {write} -H 'Content-Type: application/x-ndjson' '{base}/v1/ticks' \
+         -d '{{\"T\":\"t\",\"S\":\"MINE\",\"t\":\"'$(date -u +%Y-%m-%dT%H:%M:%SZ)'\",\"p\":12.5,\"s\":100,\"x\":\"V\",\"c\":[\"@\"],\"z\":\"C\",\"i\":1}}'\n\n\
+         Stop it with Ctrl-C; each start makes new keys and revokes these.\n"
+    ));
+    text
+}
+
+/// A synthetic market that posts its ticks through the node's own door.
+struct Market {
+    ticks: SyntheticMarket,
+    next: Option<Tick>,
+    /// Names the requests of this start, so that those of another are not taken for them.
+    name: String,
+    posted: u64,
+}
+
+impl Market {
+    fn new(config: &Config, start: Nanos, ticks_per_second: u32) -> Self {
+        let ticks = SyntheticMarket::new(Settings {
+            seed: config.demo.seed,
+            symbols: u32::try_from(config.demo.symbols).unwrap_or(u32::MAX),
+            start,
+            ticks_per_second,
+            profile: Profile::Steady,
+        });
+        Self { ticks, next: None, name: format!("demo from {start}"), posted: 0 }
+    }
+
+    /// Posts what has happened by then, a request at a time.
+    async fn post_until(&mut self, intake: &Intake, until: Nanos, backfill: bool, batch: usize) {
+        loop {
+            let mut body = Vec::new();
+            let mut count = 0;
+            while count < batch {
+                let Some(tick) = self.next.take().or_else(|| self.ticks.next()) else { break };
+                if tick.time > until {
+                    self.next = Some(tick);
+                    break;
+                }
+                write_line(&tick, &mut body);
+                count += 1;
+            }
+            if count == 0 {
+                return;
+            }
+            if let Err(error) = self.post(intake, &body, until, backfill).await {
+                tracing::warn!(%error, ticks = count, "the demo's ticks were not taken");
+            }
+        }
+    }
+
+    async fn post(
+        &mut self,
+        intake: &Intake,
+        body: &[u8],
+        now: Nanos,
+        backfill: bool,
+    ) -> Result<(), TakeError> {
+        self.posted += 1;
+        let request = Request {
+            account: "demo-market".to_owned(),
+            name: RequestName::Key(format!("{} {}", self.name, self.posted)),
+            format: Format::NdJson,
+            options: Options { backfill, ..Options::default() },
+            expected_bytes: body.len(),
+        };
+        let mut taking = intake.begin(request, now)?;
+        taking.feed(body)?;
+        taking.finish().await.map(|_| ())
+    }
+
+    /// Posts each pulse what has happened since the last.
+    async fn run(mut self, intake: Arc<Intake>, clock: Clock) {
+        let mut pulses = interval(PULSE);
+        pulses.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            pulses.tick().await;
+            self.post_until(&intake, clock(), false, PAST_BATCH).await;
+        }
+    }
+}

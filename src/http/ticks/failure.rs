@@ -1,0 +1,102 @@
+//! From what went wrong to its answer.
+
+use super::verdicts;
+use crate::http::ApiError;
+use crate::http::inflate::InflateError;
+use crate::ingest::{AppendError, TakeError};
+use crate::tape::Refusal as TapeRefusal;
+use crate::wire::BodyError;
+
+/// Why a request is not answered 200.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// A header or parameter.
+    Asked(ApiError),
+    /// The body did not arrive.
+    BrokenOff(ApiError),
+    /// Its compression or its size.
+    Inflate(InflateError<TakeError>),
+    /// Its ticks.
+    Take(TakeError),
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::Asked(error)
+    }
+}
+
+impl From<InflateError<TakeError>> for Failure {
+    fn from(error: InflateError<TakeError>) -> Self {
+        match error {
+            InflateError::Sink(error) => Self::Take(error),
+            error => Self::Inflate(error),
+        }
+    }
+}
+
+impl Failure {
+    /// The label of the metric.
+    pub(super) const fn outcome(&self) -> &'static str {
+        match self {
+            Self::Asked(_) => "bad_request",
+            Self::BrokenOff(_) => "broken_off",
+            Self::Inflate(InflateError::Broken(_)) => "unreadable",
+            Self::Inflate(_) => "too_large",
+            Self::Take(error) => match error {
+                TakeError::Body(BodyError::Malformed { .. }) => "unreadable",
+                TakeError::Body(_)
+                | TakeError::Append(AppendError::Refused(TapeRefusal::TooLarge { .. })) => "too_large",
+                TakeError::Numbering(_) => "bad_request",
+                TakeError::KeyReused => "key_reused",
+                TakeError::NotAll(_) => "not_all",
+                TakeError::Append(AppendError::Unknown) => "unknown",
+                TakeError::Full(_) | TakeError::Append(AppendError::Refused(_)) => "unavailable",
+            },
+        }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Asked(error) | Failure::BrokenOff(error) => error,
+            Failure::Inflate(error @ InflateError::Broken(_)) => {
+                Self::bad_request(error.to_string()).with("reason", "unreadable")
+            }
+            Failure::Inflate(error) => Self::too_large(error.to_string()),
+            Failure::Take(error) => taking(error),
+        }
+    }
+}
+
+fn taking(error: TakeError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        TakeError::Body(BodyError::Malformed { byte, line, .. }) => {
+            let error = ApiError::bad_request(message).with("reason", "unreadable").with("byte", byte);
+            line.map_or(error.clone(), |line| error.with("line", line))
+        }
+        TakeError::Body(BodyError::TickTooLong { .. } | BodyError::TooManyTicks { .. }) => {
+            ApiError::too_large(message)
+        }
+        TakeError::Full(_) => ApiError::unavailable("overloaded", message, 1),
+        TakeError::KeyReused => {
+            ApiError::unprocessable("key_reused", message).with("field", "Idempotency-Key")
+        }
+        TakeError::Numbering(_) => ApiError::bad_request(message).with("field", "Tapeline-Lines-First"),
+        TakeError::NotAll(answer) => {
+            let verdicts = serde_json::to_value(verdicts(answer.refused)).unwrap_or_default();
+            ApiError::unprocessable("refused", message).with("verdicts", verdicts)
+        }
+        TakeError::Append(AppendError::Unknown) => ApiError::outcome_unknown(
+            "the ticks were not known to be durable in time; send the same request again",
+        ),
+        TakeError::Append(AppendError::Refused(refusal)) => match refusal {
+            TapeRefusal::Full { .. } => ApiError::unavailable("overloaded", message, 1),
+            TapeRefusal::TooLarge { .. } => ApiError::too_large(message),
+            TapeRefusal::Stopped(_) => ApiError::unavailable("disk", message, 5),
+            TapeRefusal::Draining => ApiError::unavailable("draining", message, 1),
+        },
+    }
+}

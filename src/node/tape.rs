@@ -1,0 +1,165 @@
+//! The tape's tasks of a node: view, writer, keeper.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::StartError;
+use super::clock::Clocks;
+use super::storage::Storage;
+use crate::config::Config;
+use crate::history::keeper::{Keeper, KeeperConfig};
+use crate::history::tasks::{KeeperHandle, KeeperWorld, spawn_keeper};
+use crate::ingest::{AppendError, Batch, Tape};
+use crate::market::RequestKey;
+use crate::store::TapeId;
+use crate::tape::tasks::{self, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
+use crate::tape::{
+    BodyHash, Follower, FollowerConfig, Region, RequestConfig, RequestMemory, SHARDS, Tail, TailConfig, View,
+    WaitToken, Writer, WriterConfig,
+};
+use crate::telemetry::{Health, Status};
+
+/// The running tasks.
+pub(super) struct TapeTasks {
+    pub(super) writer: WriterHandle,
+    pub(super) keeper: KeeperHandle,
+    pub(super) view: Arc<SharedView>,
+}
+
+/// Boots the view from what is durable, and begins a new tape.
+pub(super) async fn start(
+    config: &Config,
+    storage: &Storage,
+    region: Region,
+    clocks: &Clocks,
+    health: &Arc<Health>,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> Result<TapeTasks, StartError> {
+    let world = ViewWorld {
+        store: Arc::clone(&storage.store) as _,
+        records: Arc::clone(&storage.store) as _,
+        sealed: Sealed::new(Arc::clone(&storage.keyring)),
+        region,
+        regions: vec![region],
+        now: Arc::clone(&clocks.now),
+    };
+    let now = (clocks.now)();
+    let view = View::new(
+        Follower::new(follower_config(config, region), Box::new(random), now),
+        Tail::new(tail_config(config)),
+        RequestMemory::new(request_config(config), now.mono),
+        SHARDS,
+    );
+    let view = tasks::boot_view(view, &world).await.map_err(StartError::Tapes)?;
+    let node = (config.node.name.clone(), config.http.listen.to_string());
+    let writer = Writer::new(region, node, Box::new(random), writer_config(config), now);
+    let own = writer.tape();
+    view.change(|view, _| view.set_own(own));
+    let writer = tasks::spawn_writer(
+        writer,
+        WriterWorld {
+            store: Arc::clone(&storage.store) as _,
+            records: Arc::clone(&storage.store) as _,
+            sealed: world.sealed.clone(),
+            region: config.node.region.clone(),
+            now: Arc::clone(&clocks.now),
+            view: Arc::clone(&view),
+        },
+    );
+    let health = Arc::clone(health);
+    let corrupt = move |error: &crate::store::StoreError| {
+        health.set("tapes", Status::Fail, format!("{error}; run tapeline verify"));
+    };
+    tracker.spawn(tasks::run_view(Arc::clone(&view), world.clone(), Arc::new(corrupt), stop.clone()));
+    let keeper = spawn_keeper(
+        Keeper::new(keeper_config(config)),
+        KeeperWorld {
+            view: world,
+            shared: Arc::clone(&view),
+            keyring: Arc::clone(&storage.keyring),
+            own: own_tape(&writer, own),
+        },
+    );
+    Ok(TapeTasks { writer, keeper, view })
+}
+
+/// The tape that is written now; it changes only where a writer leaves its tape for another.
+fn own_tape(writer: &WriterHandle, first: TapeId) -> Arc<dyn Fn() -> TapeId + Send + Sync> {
+    let writer = writer.clone();
+    Arc::new(move || match writer.status().tape {
+        0 => first,
+        tape => TapeId(tape),
+    })
+}
+
+fn random() -> u64 {
+    rand::random()
+}
+
+fn follower_config(config: &Config, region: Region) -> FollowerConfig {
+    FollowerConfig {
+        poll_own_ms: config.tape.poll_own_ms,
+        poll_remote_ms: config.tape.poll_remote_ms,
+        retire_after_ms: config.tape.retire_after_ms,
+        held_bytes_max: config.tape.held_bytes_max,
+        frame_ttl_ms: config.store.tape_hours.max(1) * 3_600_000,
+        ..FollowerConfig::new(region, vec![region])
+    }
+}
+
+fn tail_config(config: &Config) -> TailConfig {
+    let keep_ms = config.history.linger_ms.saturating_mul(2);
+    TailConfig { bytes_max: config.tape.tail_bytes_max, keep_ms, shards: SHARDS }
+}
+
+fn request_config(config: &Config) -> RequestConfig {
+    let keep_ms = config.tape.requests_minutes.saturating_mul(60_000);
+    RequestConfig { keep_ms, bytes_max: config.tape.requests_bytes_max }
+}
+
+fn writer_config(config: &Config) -> WriterConfig {
+    WriterConfig {
+        send_bytes: config.tape.flush_bytes,
+        frame_bytes_max: config.tape.frame_bytes_max,
+        queue_bytes_max: config.tape.queue_bytes_max,
+        unacked_max: u64::try_from(config.tape.in_flight_max).unwrap_or(u64::MAX),
+        eager_below: u64::try_from(config.tape.in_flight_eager).unwrap_or(u64::MAX),
+        idle_ms: config.tape.idle_ms,
+        drain_ms: config.node.drain_ms / 2,
+        ..WriterConfig::default()
+    }
+}
+
+fn keeper_config(config: &Config) -> KeeperConfig {
+    KeeperConfig {
+        linger_ms: config.history.linger_ms,
+        block_rows_max: config.history.block_ticks_max,
+        ..KeeperConfig::default()
+    }
+}
+
+/// The tape as requests see it.
+pub(super) struct TapeDoor {
+    pub(super) writer: WriterHandle,
+    pub(super) view: Arc<SharedView>,
+}
+
+#[async_trait]
+impl Tape for TapeDoor {
+    fn is_reused(&self, request: RequestKey, body: BodyHash) -> bool {
+        self.view.read(|view| view.requests().is_reused(request, body))
+    }
+
+    async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {
+        // One region: what is durable here is durable everywhere, so that both reaches are one.
+        let Batch { request, body, backfill, atomic, ack: _, rows } = batch;
+        self.writer.append(request, body, backfill, atomic, rows).await.map_err(|error| match error {
+            tasks::AppendError::Refused(refusal) => AppendError::Refused(refusal),
+            tasks::AppendError::Unknown => AppendError::Unknown,
+        })
+    }
+}

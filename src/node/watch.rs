@@ -1,0 +1,161 @@
+//! What a node looks at now and then: its health, its disk, its metrics, old segments.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Node;
+use crate::market::Nanos;
+use crate::store::embedded::EmbeddedStore;
+use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
+use crate::telemetry::{Health, Metrics, Status};
+
+/// Between looks at view, writer and disk.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between looks for segments that may be unlinked, and sweeps of counters that rest.
+const SWEEP: Duration = Duration::from_secs(10);
+
+impl Node {
+    /// Starts the tasks.
+    pub(super) fn watch(&self) {
+        let look = Look {
+            health: Arc::clone(&self.gate.health),
+            metrics: Arc::clone(&self.gate.metrics),
+            view: Arc::clone(&self.view),
+            writer: self.writer.clone(),
+            embedded: Arc::clone(&self.embedded),
+            low_space_percent: self.config.store.low_space_percent,
+            now: Arc::clone(&self.now),
+            followed: AtomicBool::new(false),
+        };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let mut ticks = every(LOOK);
+            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                look.once();
+            }
+        });
+        let (gate, view, embedded) =
+            (Arc::clone(&self.gate), Arc::clone(&self.view), Arc::clone(&self.embedded));
+        let age = Duration::from_secs(self.config.store.tape_hours.saturating_mul(3_600));
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            let mut ticks = every(SWEEP);
+            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                gate.sources.sweep();
+                unlink(&embedded, &view, age, (gate.clock)()).await;
+            }
+        });
+        let (gate, stop) = (Arc::clone(&self.gate), self.stop.clone());
+        let refresh = Duration::from_millis(self.config.access.refresh_ms);
+        self.tasks.spawn(async move {
+            let mut ticks = every(refresh);
+            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                if let Err(error) = gate.keys.refresh().await {
+                    gate.metrics.access_refresh_failures.inc();
+                    tracing::warn!(%error, "the API keys could not be read again");
+                }
+            }
+        });
+    }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Unlinks segments that are old enough and that every mark covers.
+async fn unlink(embedded: &EmbeddedStore, view: &Arc<SharedView>, age: Duration, now: Nanos) {
+    let view = Arc::clone(view);
+    let now = UNIX_EPOCH + Duration::from_nanos(u64::try_from(now.0).unwrap_or_default());
+    let covered = move |tape, seqs: RangeInclusive<u64>| view.read(|view| view.released(tape)) >= *seqs.end();
+    match embedded.drop_segments(now, age, covered).await {
+        Ok(0) => {}
+        Ok(segments) => tracing::info!(segments, "unlinked segments of tapes that every mark covers"),
+        Err(error) => tracing::warn!(%error, "a segment could not be unlinked"),
+    }
+}
+
+struct Look {
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    view: Arc<SharedView>,
+    writer: WriterHandle,
+    embedded: Arc<EmbeddedStore>,
+    low_space_percent: u64,
+    now: NowFn,
+    followed: AtomicBool,
+}
+
+impl Look {
+    fn once(&self) {
+        self.look_at_view();
+        self.look_at_writer();
+        self.look_at_disk();
+    }
+
+    fn look_at_view(&self) {
+        let now = (self.now)().mono;
+        let (caught_up, complete, bytes, held) = self.view.read(|view| {
+            let (tail, follower) = (view.tail(), view.follower());
+            (follower.caught_up(), tail.complete(), tail.bytes(), follower.status(now).held_bytes)
+        });
+        self.metrics.tape_tail_bytes.set(count(bytes));
+        self.metrics.tape_held_bytes.set(count(held));
+        // A tape that is found later is followed from its beginning by the live node: that the view was
+        // at every end once is what readiness means, and it stays so.
+        let caught_up = caught_up || self.followed.load(Ordering::Relaxed);
+        self.followed.store(caught_up, Ordering::Relaxed);
+        match (caught_up, complete) {
+            (true, Ok(())) => self.health.set("view", Status::Ok, "every tape is followed to its end"),
+            (false, _) => self.health.set("view", Status::Fail, "reading the tapes to their ends"),
+            (true, Err(catching_up)) => self.health.set("view", Status::Fail, catching_up.to_string()),
+        }
+    }
+
+    fn look_at_writer(&self) {
+        let status = self.writer.status();
+        self.metrics.tape_queue_bytes.set(count(status.queued_bytes));
+        match status.stopped {
+            _ if status.draining => {}
+            Some(why) => self.health.set("writer", Status::Warn, format!("intake is stopped: {why}")),
+            None if status.tape == 0 => {}
+            None => self.health.set("writer", Status::Ok, "takes ticks"),
+        }
+    }
+
+    fn look_at_disk(&self) {
+        let space = match self.embedded.free_space() {
+            Ok(space) => space,
+            Err(error) => {
+                self.health.set("disk", Status::Warn, format!("free space is not known: {error}"));
+                return;
+            }
+        };
+        let percent = space.free_bytes.saturating_mul(100).checked_div(space.total_bytes).unwrap_or(100);
+        self.metrics.store_free_ratio.set(ratio(space.free_bytes, space.total_bytes));
+        if percent < self.low_space_percent {
+            let (free, low) = (space.free_bytes / (1 << 20), self.low_space_percent);
+            let reason = format!(
+                "{free} MiB ({percent} %) free, less than {low} %: ticks are refused when it is full"
+            );
+            self.health.set("disk", Status::Warn, reason);
+        } else {
+            self.health.set("disk", Status::Ok, "has room");
+        }
+    }
+}
+
+fn count(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share for people needs few digits")]
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}

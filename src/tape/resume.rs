@@ -1,0 +1,237 @@
+//! A client that resumes: what it must be given before it joins the live hub, and what the hub
+//! must not give it again.
+//!
+//! The cursor and the node's Position tell which frames the client lacks. They are taken from the
+//! tail, else from the tape here, else at home; what nobody answers is asked again, never skipped,
+//! until it is known to be nowhere: then it is an explicit gap. The replay has a memory of
+//! requests of its own, empty at first, for the node's memory is of no use to a client that was
+//! elsewhere. What the hub delivers meanwhile waits, and the cursor does not move.
+//!
+//! Where the cursor is ahead of the node (the node lags, or has never heard of a tape) the client
+//! is served at once: a filter drops what the cursor already covers, until the node covers all of
+//! it; its cursors are meanwhile the node's Position joined with its own.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::follower::Follower;
+use super::frame::Frame;
+use super::position::Position;
+use super::requests::{Delivery, RequestConfig, RequestMemory};
+use super::tail::{Covered, Tail};
+use super::time::Mono;
+use crate::store::{At, TapeId};
+
+/// Limits of a resume.
+#[derive(Clone, Copy, Debug)]
+pub struct ResumeConfig {
+    /// The most seqs of one read.
+    pub read_seqs_max: u64,
+    /// A frame that neither here nor home has had for so long is a gap.
+    pub missing_ms: u64,
+    /// The memory of requests of the replay.
+    pub requests: RequestConfig,
+}
+
+impl Default for ResumeConfig {
+    fn default() -> Self {
+        Self { read_seqs_max: 255, missing_ms: 60_000, requests: RequestConfig::default() }
+    }
+}
+
+/// A resume's rules. All hold in production; the simulator breaks them one by one.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct ResumeRules {
+    /// The cursor moves only when the replay has ended.
+    pub cursor_waits: bool,
+    /// What the cursor covers is filtered from live deliveries.
+    pub filter: bool,
+}
+
+impl Default for ResumeRules {
+    fn default() -> Self {
+        Self { cursor_waits: true, filter: true }
+    }
+}
+
+/// What a replay needs next.
+#[derive(Clone, Debug)]
+pub enum ResumeStep {
+    /// A frame from the tail is for the client.
+    Deliver(Delivery),
+    /// Read these frames, then call [`Resume::answered`].
+    Read {
+        /// The tape.
+        tape: TapeId,
+        /// The seqs.
+        seqs: RangeInclusive<u64>,
+        /// From where.
+        at: At,
+    },
+    /// These frames are nowhere any more: tell the client.
+    Gap {
+        /// The tape.
+        tape: TapeId,
+        /// The seqs.
+        seqs: RangeInclusive<u64>,
+    },
+    /// A read is under way, or a question waits until then to be asked again.
+    Wait(Mono),
+    /// The replay has ended: the client joins the hub.
+    Done,
+}
+
+#[derive(Clone, Debug)]
+struct Want {
+    tape: TapeId,
+    seqs: RangeInclusive<u64>,
+    at: At,
+    again: Mono,
+    missing_since: Option<Mono>,
+}
+
+/// A client's resume on a node.
+#[derive(Debug)]
+pub struct Resume {
+    config: ResumeConfig,
+    rules: ResumeRules,
+    cursor: Position,
+    ahead: Covered,
+    wants: VecDeque<Want>,
+    reading: Option<Want>,
+    memory: RequestMemory,
+}
+
+/// How long a question that had no answer waits.
+const ASK_AGAIN_MS: u64 = 400;
+
+impl Resume {
+    /// What a client with this cursor lacks, and what it is ahead by. Where
+    /// [`Follower::behind`] names regions, their lists are to be read at home before.
+    #[must_use]
+    pub fn new(follower: &Follower, cursor: Position, config: ResumeConfig, now: Mono) -> Self {
+        let mut wants = VecDeque::new();
+        let mut ahead = Covered::new();
+        for (tape, progress) in follower.expand(&cursor) {
+            let none = super::Progress::at(1);
+            let own = follower.own_progress(tape).unwrap_or(&none);
+            for seqs in own.minus(&progress) {
+                wants.push_back(Want { tape, seqs, at: At::Here, again: now, missing_since: None });
+            }
+            if !own.covers_all(&progress) {
+                ahead.insert(tape, progress);
+            }
+        }
+        let memory = RequestMemory::new(config.requests, now);
+        Self { config, rules: ResumeRules::default(), cursor, ahead, wants, reading: None, memory }
+    }
+
+    /// The same with broken rules.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_rules(mut self, rules: ResumeRules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// The same with another memory; a replay's own is empty.
+    #[doc(hidden)]
+    pub fn swap_memory(&mut self, memory: &mut RequestMemory) {
+        std::mem::swap(&mut self.memory, memory);
+    }
+
+    /// What is needed next.
+    pub fn step(&mut self, tail: &Tail, now: Mono) -> ResumeStep {
+        if self.reading.is_some() {
+            return ResumeStep::Wait(now.after(ASK_AGAIN_MS));
+        }
+        let Some(mut want) = self.wants.pop_front() else { return ResumeStep::Done };
+        let (first, last) = (*want.seqs.start(), *want.seqs.end());
+        if let Some(frame) = tail.frame(want.tape, first) {
+            let frame = Arc::clone(frame);
+            if first < last {
+                want.seqs = first + 1..=last;
+                self.wants.push_front(want);
+            }
+            return ResumeStep::Deliver(self.memory.deliver(&frame, now));
+        }
+        if want.again > now {
+            let soonest = self.wants.iter().map(|want| want.again).min();
+            let again = want.again;
+            self.wants.push_back(want);
+            return match soonest.filter(|soonest| *soonest <= now) {
+                Some(_) => ResumeStep::Wait(now),
+                None => ResumeStep::Wait(soonest.map_or(again, |soonest| soonest.min(again))),
+            };
+        }
+        if want.missing_since.is_some_and(|since| now.since(since) > self.config.missing_ms) {
+            return ResumeStep::Gap { tape: want.tape, seqs: want.seqs };
+        }
+        let end = last.min(first.saturating_add(self.config.read_seqs_max));
+        if end < last {
+            self.wants.push_front(Want { seqs: end + 1..=last, ..want.clone() });
+        }
+        want.seqs = first..=end;
+        let step = ResumeStep::Read { tape: want.tape, seqs: want.seqs.clone(), at: want.at };
+        self.reading = Some(want);
+        step
+    }
+
+    /// The answer to [`ResumeStep::Read`]: the frames, ascending, or `None` where nobody could be
+    /// asked. What is for the client, in order.
+    pub fn answered(&mut self, answer: Option<Vec<Arc<Frame>>>, now: Mono) -> Vec<Delivery> {
+        let Some(want) = self.reading.take() else { return Vec::new() };
+        let Some(frames) = answer else {
+            let at = if want.at == At::Here { At::Home } else { At::Here };
+            self.wants.push_back(Want { at, again: now.after(ASK_AGAIN_MS), ..want });
+            return Vec::new();
+        };
+        let mut delivered = Vec::new();
+        let mut from = *want.seqs.start();
+        let mut lacking = Vec::new();
+        for frame in frames.iter().filter(|frame| want.seqs.contains(&frame.seq)) {
+            if from < frame.seq {
+                lacking.push(from..=frame.seq - 1);
+            }
+            from = frame.seq + 1;
+            delivered.push(self.memory.deliver(frame, now));
+        }
+        if from <= *want.seqs.end() {
+            lacking.push(from..=*want.seqs.end());
+        }
+        for seqs in lacking {
+            // What this region lacks is at home; what home lacks is asked for again.
+            let (at, again, missing_since) = match want.at {
+                At::Here => (At::Home, now, want.missing_since),
+                At::Home => (At::Here, now.after(ASK_AGAIN_MS), want.missing_since.or(Some(now))),
+            };
+            self.wants.push_back(Want { seqs, at, again, missing_since, ..want });
+        }
+        delivered
+    }
+
+    /// Whether the replay has ended.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.reading.is_none() && self.wants.is_empty()
+    }
+
+    /// Whether a live frame is for this client: not where its cursor already covered it.
+    #[must_use]
+    pub fn admits(&self, frame: &Frame) -> bool {
+        !self.rules.filter || !self.ahead.get(&frame.tape).is_some_and(|cursor| cursor.covers(frame.seq))
+    }
+
+    /// The cursor that the client may be given now: the old one while the replay runs, for a
+    /// replay that is cut starts again from it.
+    pub fn cursor(&mut self, follower: &Follower) -> Position {
+        self.ahead.retain(|tape, cursor| !follower.has_passed(*tape, cursor));
+        if self.is_done() || !self.rules.cursor_waits {
+            follower.cursor(&self.ahead)
+        } else {
+            self.cursor.clone()
+        }
+    }
+}

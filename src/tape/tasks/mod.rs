@@ -1,0 +1,16 @@
+//! The tasks around the tape's state machines: they move bytes and answers, and decide nothing.
+//!
+//! | task | drives | queue |
+//! |---|---|---|
+//! | [`spawn_writer`] | [`super::Writer`] | batches of requests, at most [`super::WriterConfig::queue_bytes_max`] of ticks |
+//! | [`run_view`] | [`super::View`] | the reads and puts that the follower has asked for, a few a tape |
+//!
+//! A row's full key is sealed with it; the keys are built here and nowhere else.
+
+mod sealed;
+mod view;
+mod writer;
+
+pub use sealed::{Sealed, frame_key, record_key};
+pub use view::{NowFn, SharedView, ViewWorld, boot_view, run_view};
+pub use writer::{AppendError, Appended, WriterHandle, WriterStatus, WriterWorld, spawn_writer};

@@ -1,0 +1,83 @@
+//! Frames and records, sealed on their way into a store and opened on their way out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::seal::{Keyring, SealKey};
+use crate::store::{FrameRow, Record, Space, StoreError, TapeId};
+use crate::tape::Frame;
+
+/// The full key of a frame.
+#[must_use]
+pub fn frame_key(tape: TapeId, seq: u64) -> SealKey {
+    SealKey::new("frame").number(tape.0).number(seq)
+}
+
+/// The full key of a record; its version is part of it, so that an old body is no new one.
+#[must_use]
+pub fn record_key(space: Space, part: &str, key: &str, version: u64) -> SealKey {
+    SealKey::new("record")
+        .part(space.name().as_bytes())
+        .part(part.as_bytes())
+        .part(key.as_bytes())
+        .number(version)
+}
+
+/// Seals and opens what the tape stores.
+#[derive(Clone)]
+pub struct Sealed {
+    keyring: Arc<Keyring>,
+}
+
+impl Sealed {
+    /// With these keys.
+    #[must_use]
+    pub const fn new(keyring: Arc<Keyring>) -> Self {
+        Self { keyring }
+    }
+
+    /// A frame's row. Equal frames make equal rows.
+    #[must_use]
+    pub fn seal_frame(&self, frame: &Frame) -> FrameRow {
+        let body = self.keyring.seal(&frame_key(frame.tape, frame.seq), &frame.encode());
+        FrameRow { tape: frame.tape, seq: frame.seq, body }
+    }
+
+    /// The frame of a row.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming tape and seq.
+    pub fn open_frame(&self, row: &FrameRow) -> Result<Frame, StoreError> {
+        let named =
+            |why: String| StoreError::corrupt(format!("frame {} of tape {}: {why}", row.seq, row.tape));
+        let payload = self
+            .keyring
+            .open(&frame_key(row.tape, row.seq), &row.body)
+            .map_err(|error| named(error.to_string()))?;
+        let frame = Frame::decode(&payload).map_err(|error| named(error.to_string()))?;
+        if (frame.tape, frame.seq) == (row.tape, row.seq) {
+            Ok(frame)
+        } else {
+            Err(named("it holds another frame".to_owned()))
+        }
+    }
+
+    /// A record's row.
+    #[must_use]
+    pub fn seal_record(&self, space: Space, part: &str, key: &str, version: u64, body: &[u8]) -> Record {
+        let body = self.keyring.seal(&record_key(space, part, key, version), body);
+        Record { key: key.to_owned(), version, body }
+    }
+
+    /// The body of a record.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the row.
+    pub fn open_record(&self, space: Space, part: &str, record: &Record) -> Result<Bytes, StoreError> {
+        let key = record_key(space, part, &record.key, record.version);
+        self.keyring.open(&key, &record.body).map_err(|error| {
+            StoreError::corrupt(format!("record {} {part} {}: {error}", space.name(), record.key))
+        })
+    }
+}

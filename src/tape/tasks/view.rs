@@ -1,0 +1,373 @@
+//! The view's task: polls tapes, fetches holes, finds new tapes, keeps the retired list.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::sealed::Sealed;
+use crate::market::Nanos;
+use crate::store::{Record, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
+use crate::tape::{
+    CodecError, FollowerEffect, Frame, GapRow, Mark, Now, RETIRED_KEY, ReadId, Region, RetiredList,
+    ScannedTape, TapeRow, View, WaitToken, parse_shard_key, parse_tape_key,
+};
+
+/// Rows of one page of a scan of records.
+const SCAN_ROWS: usize = 1_000;
+/// How often marks are read, and shed frames looked for.
+const MARKS_MS: u64 = 5_000;
+
+/// Both clocks.
+pub type NowFn = Arc<dyn Fn() -> Now + Send + Sync>;
+
+/// The view, shared by the writer, the view's own task, the keeper and the readers.
+pub struct SharedView {
+    view: RwLock<View>,
+    now: NowFn,
+    changed: watch::Sender<u64>,
+    poke: Notify,
+}
+
+impl SharedView {
+    /// Reads.
+    pub fn read<T>(&self, look: impl FnOnce(&View) -> T) -> T {
+        look(&self.view.read())
+    }
+
+    /// Changes the view in one step, and wakes who waits for it.
+    pub fn change<T>(&self, change: impl FnOnce(&mut View, Now) -> T) -> T {
+        let now = (self.now)();
+        let (answer, moved) = {
+            let mut view = self.view.write();
+            let answer = change(&mut view, now);
+            // Live streams are fed from here once there are any; until then nobody waits for them.
+            (answer, !view.take_delivered().is_empty())
+        };
+        if moved {
+            self.changed.send_modify(|count| *count += 1);
+        }
+        self.poke.notify_one();
+        answer
+    }
+
+    /// Waits until the view covers all that the token names; answers whether it does.
+    pub async fn wait_for(&self, token: &WaitToken, deadline: Duration) -> bool {
+        let mut changes = self.changed.subscribe();
+        let covered = async {
+            loop {
+                changes.borrow_and_update();
+                if self.read(|view| view.follower().covers(token)) {
+                    return;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::time::timeout(deadline, covered).await.is_ok()
+    }
+}
+
+/// What the task works with.
+#[derive(Clone)]
+pub struct ViewWorld {
+    /// Where frames are.
+    pub store: Arc<dyn Store>,
+    /// Where registry, marks, lists and gaps are.
+    pub records: Arc<dyn Records>,
+    /// Opens what they hold.
+    pub sealed: Sealed,
+    /// The own region.
+    pub region: Region,
+    /// All regions.
+    pub regions: Vec<Region>,
+    /// Both clocks.
+    pub now: NowFn,
+}
+
+impl ViewWorld {
+    /// All rows of a part, opened.
+    async fn scan(&self, space: Space, part: &str) -> Result<Vec<(Record, bytes::Bytes)>, StoreError> {
+        let (mut rows, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = self.records.scan(space, part, after.as_deref(), SCAN_ROWS).await?;
+            let full = page.len() == SCAN_ROWS;
+            after = page.last().map(|record| record.key.clone());
+            for record in page {
+                let body = self.sealed.open_record(space, part, &record)?;
+                rows.push((record, body));
+            }
+            if !full {
+                return Ok(rows);
+            }
+        }
+    }
+
+    async fn tapes(&self, region: Region) -> Result<Vec<ScannedTape>, StoreError> {
+        let rows = self.scan(Space::Tapes, region.as_str()).await?;
+        let scanned = |(record, body): (Record, bytes::Bytes)| {
+            let tape = parse_tape_key(&record.key)
+                .ok_or_else(|| damaged(Space::Tapes, &record.key, "its key names no tape"))?;
+            let row = TapeRow::decode(&body).map_err(|error| undecoded(Space::Tapes, &record.key, &error))?;
+            let micros = i64::try_from(record.version).unwrap_or(i64::MAX);
+            Ok(ScannedTape { tape, row, written: Nanos(micros.saturating_mul(1_000)) })
+        };
+        rows.into_iter().map(scanned).collect()
+    }
+
+    /// The marks of the own region, by shard.
+    ///
+    /// # Errors
+    /// `Unknown`, `Corrupt`.
+    pub async fn marks(&self) -> Result<BTreeMap<u8, Mark>, StoreError> {
+        let rows = self.scan(Space::Marks, self.region.as_str()).await?;
+        let mark = |(record, body): (Record, bytes::Bytes)| {
+            let shard = parse_shard_key(&record.key)
+                .ok_or_else(|| damaged(Space::Marks, &record.key, "its key names no shard"))?;
+            let mark = Mark::decode(&body).map_err(|error| undecoded(Space::Marks, &record.key, &error))?;
+            Ok((shard, mark))
+        };
+        rows.into_iter().map(mark).collect()
+    }
+
+    /// The gaps of the own region.
+    ///
+    /// # Errors
+    /// `Unknown`, `Corrupt`.
+    pub async fn gaps(&self) -> Result<Vec<GapRow>, StoreError> {
+        let rows = self.scan(Space::Gaps, self.region.as_str()).await?;
+        let gap = |(record, body): (Record, bytes::Bytes)| {
+            GapRow::decode(&body).map_err(|error| undecoded(Space::Gaps, &record.key, &error))
+        };
+        rows.into_iter().map(gap).collect()
+    }
+
+    async fn list(&self, region: Region) -> Result<(u64, RetiredList), StoreError> {
+        let part = region.as_str();
+        let Some(record) = self.records.get(Space::Retired, part, RETIRED_KEY).await? else {
+            return Ok((0, RetiredList::default()));
+        };
+        let body = self.sealed.open_record(Space::Retired, part, &record)?;
+        let list = RetiredList::decode(&body).map_err(|error| undecoded(Space::Retired, part, &error))?;
+        Ok((record.version, list))
+    }
+
+    async fn put_list(&self, list: &RetiredList, expected: u64) -> Result<bool, StoreError> {
+        let part = self.region.as_str();
+        let record = self.sealed.seal_record(Space::Retired, part, RETIRED_KEY, expected + 1, &list.encode());
+        self.records.put_if(Space::Retired, part, record, expected).await
+    }
+
+    /// Puts a last-write-wins row of the own region at a version above the one that is there.
+    ///
+    /// # Errors
+    /// `Unknown`, `Refused`.
+    pub async fn put(&self, space: Space, key: &str, body: &[u8]) -> Result<(), StoreError> {
+        let part = self.region.as_str();
+        let micros = u64::try_from((self.now)().wall.0 / 1_000).unwrap_or_default();
+        let seen = self.records.get(space, part, key).await?;
+        let version = seen.map_or(micros, |seen| micros.max(seen.version + 1));
+        self.records.put(space, part, self.sealed.seal_record(space, part, key, version, body)).await
+    }
+}
+
+fn damaged(space: Space, key: &str, why: &str) -> StoreError {
+    StoreError::corrupt(format!("record {} {key}: {why}", space.name()))
+}
+
+fn undecoded(space: Space, key: &str, error: &CodecError) -> StoreError {
+    damaged(space, key, &error.to_string())
+}
+
+/// Boots a view from what is durable: the retired lists of all regions and the marks of the own.
+///
+/// # Errors
+/// `Unknown`, `Corrupt`: the node does not start.
+pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<Arc<SharedView>, StoreError> {
+    let mut lists = Vec::new();
+    for region in &world.regions {
+        let (version, list) = world.list(*region).await?;
+        lists.push((*region, version, list));
+    }
+    let marks = world.marks().await?;
+    for (shard, mark) in &marks {
+        let kept = world.store.block_count(u16::from(*shard)).await?;
+        if kept < mark.blocks {
+            return Err(StoreError::corrupt(format!(
+                "shard {shard} has {kept} blocks where its mark says {}: blocks were lost",
+                mark.blocks
+            )));
+        }
+    }
+    view.boot(lists, marks, (world.now)());
+    let (changed, _) = watch::channel(0);
+    Ok(Arc::new(SharedView {
+        view: RwLock::new(view),
+        now: Arc::clone(&world.now),
+        changed,
+        poke: Notify::new(),
+    }))
+}
+
+enum Done {
+    Read(ReadId, Option<Vec<Arc<Frame>>>),
+    WroteBack(TapeId, u64, bool),
+    GapPut(GapRow, bool),
+    Scanned(Region, Option<Vec<ScannedTape>>),
+    List(Region, Option<(u64, RetiredList)>),
+    ListPut(Option<bool>),
+    Marks(Option<BTreeMap<u8, Mark>>),
+    Restored(Vec<Arc<Frame>>),
+}
+
+/// Runs the view's task until it is cancelled. Damage that reads find is told to `corrupt`.
+pub async fn run_view(
+    shared: Arc<SharedView>,
+    world: ViewWorld,
+    corrupt: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    stop: CancellationToken,
+) {
+    let mut task = Task { shared, world, corrupt, jobs: JoinSet::new(), restoring: false };
+    let mut marks_at = Instant::now() + Duration::from_millis(MARKS_MS);
+    loop {
+        let now = (task.world.now)();
+        for effect in task.shared.change(|view, now| view.poll(now)) {
+            task.carry_out(effect);
+        }
+        task.restore();
+        let due = task.shared.read(|view| view.follower().due());
+        let due = Instant::now() + Duration::from_millis(due.since(now.mono).max(1));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(done) = task.jobs.join_next() => task.done(done),
+            () = task.shared.poke.notified() => {}
+            () = sleep_until(due) => {}
+            () = sleep_until(marks_at) => {
+                marks_at = Instant::now() + Duration::from_millis(MARKS_MS);
+                let world = task.world.clone();
+                task.jobs.spawn(async move { Done::Marks(told(world.marks().await)) });
+            }
+        }
+    }
+}
+
+struct Task {
+    shared: Arc<SharedView>,
+    world: ViewWorld,
+    corrupt: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    jobs: JoinSet<Done>,
+    restoring: bool,
+}
+
+impl Task {
+    fn carry_out(&mut self, effect: FollowerEffect) {
+        let world = self.world.clone();
+        match effect {
+            FollowerEffect::Read { id, tape, seqs, bytes_max, at } => {
+                let corrupt = Arc::clone(&self.corrupt);
+                self.jobs.spawn(async move {
+                    let frames = async {
+                        let rows = world.store.frames(tape, seqs, bytes_max, at).await?;
+                        rows.iter().map(|row| world.sealed.open_frame(row).map(Arc::new)).collect()
+                    };
+                    let frames: Result<Vec<Arc<Frame>>, StoreError> = frames.await;
+                    if let Err(error) = &frames
+                        && error.kind == StoreErrorKind::Corrupt
+                    {
+                        corrupt(error);
+                    }
+                    Done::Read(id, told(frames))
+                });
+            }
+            FollowerEffect::WriteBack { frame, reach } => {
+                self.jobs.spawn(async move {
+                    let done = world.store.append(world.sealed.seal_frame(&frame), reach).await;
+                    Done::WroteBack(frame.tape, frame.seq, told(done).is_some())
+                });
+            }
+            FollowerEffect::PutGap(gap) => {
+                self.jobs.spawn(async move {
+                    let done = world.put(Space::Gaps, &gap.key(), &gap.encode()).await;
+                    Done::GapPut(gap, told(done).is_some())
+                });
+            }
+            FollowerEffect::Passed(gap) => {
+                tracing::error!(tape = %gap.tape, first = gap.first, last = gap.last, "frames are lost; history has a gap");
+            }
+            FollowerEffect::ScanTapes(region) => {
+                self.jobs.spawn(async move { Done::Scanned(region, told(world.tapes(region).await)) });
+            }
+            FollowerEffect::ReadList(region) => {
+                self.jobs.spawn(async move { Done::List(region, told(world.list(region).await)) });
+            }
+            FollowerEffect::PutList { list, expected } => {
+                self.jobs.spawn(async move { Done::ListPut(told(world.put_list(&list, expected).await)) });
+            }
+            FollowerEffect::Forgot(tape) => tracing::info!(%tape, "an expired tape is no longer followed"),
+        }
+    }
+
+    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(%error, "a job of the view ended early");
+                return;
+            }
+        };
+        match done {
+            Done::Read(id, frames) => self.shared.change(|view, now| view.read_done(id, frames, now)),
+            Done::WroteBack(tape, seq, durable) => {
+                self.shared.change(|view, now| view.wrote_back(tape, seq, durable, now));
+            }
+            Done::GapPut(gap, durable) => self.shared.change(|view, now| view.gap_put(&gap, durable, now)),
+            Done::Scanned(region, rows) => {
+                self.shared.change(|view, now| view.tapes_scanned(region, rows, now));
+            }
+            Done::List(region, list) => self.shared.change(|view, now| view.list_read(region, list, now)),
+            Done::ListPut(written) => self.shared.change(|view, now| view.list_put(written, now)),
+            Done::Marks(marks) => {
+                for (shard, mark) in marks.into_iter().flatten() {
+                    self.shared.change(|view, now| view.mark_read(shard, mark, now));
+                }
+            }
+            Done::Restored(frames) => {
+                self.restoring = false;
+                for frame in frames {
+                    self.shared.change(|view, now| view.restore(frame, now));
+                }
+            }
+        }
+    }
+
+    /// Reads back what the tail has shed, where there is room again.
+    fn restore(&mut self) {
+        if self.restoring {
+            return;
+        }
+        let Some((tape, seqs)) = self.shared.read(View::wanted) else { return };
+        self.restoring = true;
+        let world = self.world.clone();
+        self.jobs.spawn(async move {
+            let rows = told(world.store.frames(tape, seqs, RESTORE_BYTES, crate::store::At::Here).await);
+            let frames = rows.into_iter().flatten().filter_map(|row| told(world.sealed.open_frame(&row)));
+            Done::Restored(frames.map(Arc::new).collect())
+        });
+    }
+}
+
+/// The most bytes of shed frames read back at once.
+const RESTORE_BYTES: usize = 4 * 1024 * 1024;
+
+/// The answer, or nothing and a line in the log.
+fn told<T>(answer: Result<T, StoreError>) -> Option<T> {
+    answer
+        .inspect_err(|error| tracing::warn!(error = %error, kind = ?error.kind, "the store did not answer"))
+        .ok()
+}

@@ -1,0 +1,202 @@
+//! Damaged files and full disks: an error by name, never a wrong price, and recovery.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::node::{Node, quote, trade};
+
+const TIME: i64 = 1_704_292_200_000_000_000;
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").filter_map(Result::ok) {
+        if entry.path().is_dir() { found.extend(files(&entry.path())) } else { found.push(entry.path()) }
+    }
+    found.sort();
+    found
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).expect("inside"));
+        std::fs::create_dir_all(target.parent().expect("a parent")).expect("a folder");
+        std::fs::copy(&file, &target).expect("a copy");
+    }
+}
+
+/// Reads what can be read; an error must have a name.
+async fn prices(node: &Node) -> Option<Vec<Value>> {
+    let mut all = Vec::new();
+    for kind in ["trades", "quotes"] {
+        let got = node.get(&format!("/v2/stocks/{kind}?symbols=DAMAGE&limit=10000&start=2024-01-01")).await;
+        if got.status != 200 {
+            assert_eq!((got.status, got.json["reason"].as_str()), (500, Some("corrupt")), "{}", got.json);
+            return None;
+        }
+        all.extend(got.json[kind]["DAMAGE"].as_array().cloned().unwrap_or_default());
+    }
+    Some(all)
+}
+
+#[tokio::test]
+async fn flipped_bytes_of_every_stored_file_never_show_a_wrong_price() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(folder.path(), &["--set", "history.linger_ms=200"]);
+    node.start().await;
+    let ticks: Vec<Value> = (0..200)
+        .map(|i| if i % 2 == 0 { trade("DAMAGE", i, TIME + 1) } else { quote("DAMAGE", i, TIME + 2) })
+        .collect();
+    assert_eq!(node.post_ticks(&ticks, "", None).await.status, 200);
+    let want = prices(&node).await.expect("undamaged");
+    assert_eq!(want.len(), 200);
+    node.stop().await;
+    let original = folder.path().join("data");
+    let (mut refused, mut served) = (0, 0);
+    for (number, file) in files(&original).iter().enumerate() {
+        let bytes = std::fs::read(file).expect("a file");
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        if used == 0 {
+            continue;
+        }
+        for part in [0, 1, 3, 7] {
+            let at = used * part / 8;
+            let damaged = tempfile::tempdir().expect("a folder");
+            copy_folder(&original, &damaged.path().join("data"));
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (number % 8);
+            std::fs::write(
+                damaged.path().join("data").join(file.strip_prefix(&original).expect("inside")),
+                flipped,
+            )
+            .expect("a file");
+            let mut other = Node::new(damaged.path(), &[]);
+            (other.read, other.write) = (node.read.clone(), node.write.clone());
+            let what = format!("{} at {at}", file.display());
+            match other.try_start().await {
+                Err(problem) => {
+                    assert!(!problem.contains("panicked"), "{what}: {problem}");
+                    assert!(problem.contains("error"), "{what}: the refusal has no name: {problem}");
+                    refused += 1;
+                }
+                Ok(()) => {
+                    if let Some(found) = prices(&other).await {
+                        assert_eq!(found, want, "{what}");
+                        served += 1;
+                    } else {
+                        refused += 1;
+                    }
+                    other.kill().await;
+                }
+            }
+        }
+    }
+    assert!(refused > 0 && served > 0, "{refused} refused, {served} served");
+}
+
+/// A small file system of its own, where this machine lets us mount one.
+struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    fn mount(mib: u64) -> Option<Self> {
+        let folder = tempfile::tempdir().ok()?;
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tapeline-test"])
+            .arg(folder.path())
+            .status()
+            .is_ok_and(|status| status.success());
+        mounted.then_some(Self { folder })
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
+    // Where no file system can be mounted, the store's own tests show the same through its fault decorator.
+    let Some(disk) = SmallDisk::mount(64) else { return };
+    let mut node = Node::new(
+        disk.folder.path(),
+        &["--set", "store.segment_bytes=4194304", "--set", "history.linger_ms=200"],
+    );
+    node.start().await;
+    assert_eq!(node.post_ticks(&[trade("FULL", 1, TIME)], "", None).await.status, 200);
+    let filler = disk.folder.path().join("filler");
+    // Fill what is left, then post until the segment that is open is full too.
+    std::fs::write(&filler, vec![1; 1 << 20]).expect("space");
+    let mut size = 1 << 20;
+    while std::fs::write(&filler, vec![1; size + (1 << 20)]).is_ok() {
+        size += 1 << 20;
+    }
+    let mut acked = BTreeSet::from([1]);
+    let mut refusal = None;
+    for batch in 0..400_u64 {
+        let ids = 2 + batch * 2000..2 + (batch + 1) * 2000;
+        let ticks: Vec<Value> = ids
+            .clone()
+            .map(|i| trade("FULL", i, TIME + i64::try_from(i * 7919 % 1_000_003).expect("small")))
+            .collect();
+        let got = node.post_ticks(&ticks, "?backfill=true", Some(&format!("full {batch}"))).await;
+        match got.status {
+            200 => acked.extend(ids),
+            503 => {
+                refusal = Some((got, batch));
+                break;
+            }
+            other => panic!("{other}: {}", got.json),
+        }
+    }
+    let (refusal, batch) = refusal.expect("a disk of 64 MiB fills");
+    let message = refusal.json["message"].as_str().unwrap_or_default().to_lowercase();
+    assert!(message.contains("disk") || message.contains("space"), "{}", refusal.json);
+    assert!(refusal.headers.contains_key("Retry-After"));
+    assert!(!node.history("trades", "FULL", "").await.is_empty(), "reads go on");
+    std::fs::remove_file(&filler).expect("space again");
+    let ids = 2 + batch * 2000..2 + (batch + 1) * 2000;
+    let ticks: Vec<Value> = ids
+        .clone()
+        .map(|i| trade("FULL", i, TIME + i64::try_from(i * 7919 % 1_000_003).expect("small")))
+        .collect();
+    let mut recovered = false;
+    for _ in 0..600 {
+        let got = node.post_ticks(&ticks, "?backfill=true", Some(&format!("full {batch}"))).await;
+        if got.status == 200 {
+            recovered = true;
+            acked.extend(ids);
+            break;
+        }
+        assert_eq!(got.status, 503, "{}", got.json);
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(recovered, "intake goes on when there is space again");
+    node.kill().await;
+    node.start().await;
+    let found: BTreeSet<u64> =
+        node.history("trades", "FULL", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
+    let lost: Vec<_> = acked.difference(&found).take(5).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_node_in_the_same_folder_is_refused_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(folder.path(), &[]);
+    node.start().await;
+    let other_ready = tempfile::tempdir().expect("a folder");
+    let mut other = Node::new(folder.path(), &[]);
+    std::fs::rename(folder.path().join("ready.json"), other_ready.path().join("ready.json")).expect("a file");
+    let problem = other.try_start().await.expect_err("one process at a time holds a store");
+    assert!(problem.contains("another process"), "{problem}");
+    assert_eq!(node.post_ticks(&[trade("ONE", 1, TIME)], "", None).await.status, 200);
+    node.stop().await;
+}

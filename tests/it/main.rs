@@ -1,0 +1,20 @@
+//! Real nodes through their public door: crashes, retries, cut answers, overload,
+//! corruption, full disks, and every error of the wire's table.
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    unreachable_pub,
+    reason = "tests say why they fail, and their helpers are no public API"
+)]
+
+mod clocks;
+mod damage;
+mod errors;
+mod ledger;
+mod node;
+mod overload;
+mod proxy;
+mod retention;
+mod retries;

@@ -1,0 +1,170 @@
+//! Twice what the node takes: it refuses quickly, its memory stays bounded, and what it
+//! accepted is there.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Mutex;
+
+use crate::node::{Node, answer, quote, trade};
+
+const TIME: i64 = 1_704_292_200_000_000_000;
+/// What the limits below add up to, plus the process itself: allocator, stacks, caches, code.
+const MEMORY_MAX_KIB: u64 = 400 * 1024;
+
+/// Peak resident memory of the node, in KiB.
+fn peak_kib(node: &Node) -> u64 {
+    let pid = node.pid().expect("the node runs").as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status of the process");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak memory");
+    line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn overload_is_refused_quickly_with_bounded_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = [
+        "ingest.in_flight_bytes_max=16777216",
+        "tape.queue_bytes_max=16777216",
+        "tape.tail_bytes_max=67108864",
+        "tape.held_bytes_max=16777216",
+        "tape.requests_bytes_max=16777216",
+        "history.linger_ms=500",
+        "access.requests_per_minute=1000000",
+        "access.requests_burst=1000000",
+        "http.source_requests_per_minute=10000000",
+    ];
+    let flags: Vec<&str> = limits.iter().flat_map(|limit| ["--set", limit]).collect();
+    let mut node = Node::new(folder.path(), &flags);
+    node.start().await;
+    let (accepted, refused) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(Mutex::new(0_u32)));
+    // 32 producers at once with 2 MB each: four times the bytes that may be in flight.
+    let work = (0..32_u64).map(|producer| {
+        let (node, accepted, refused) = (&node, Arc::clone(&accepted), Arc::clone(&refused));
+        async move {
+            for round in 0..4_u64 {
+                let first = (producer * 4 + round) * 10_000;
+                let body: Vec<String> = (first..first + 10_000)
+                    .map(|i| trade("LOAD", i, TIME + i64::try_from(i).expect("small") * 1000).to_string())
+                    .collect();
+                let got = answer(node.post("?backfill=true", "application/x-ndjson", body.join("\n"))).await;
+                match got.status {
+                    200 => {
+                        accepted.lock().await.insert(first);
+                    }
+                    503 => {
+                        let wait = got
+                            .headers
+                            .get("Retry-After")
+                            .and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+                        assert!(wait.is_some_and(|seconds| seconds >= 1), "{:?} {}", got.headers, got.json);
+                        *refused.lock().await += 1;
+                    }
+                    other => panic!("{other}: {}", got.json),
+                }
+            }
+        }
+    });
+    futures::future::join_all(work).await;
+    let (accepted, refused) = (accepted.lock().await.clone(), *refused.lock().await);
+    assert!(!accepted.is_empty() && refused > 0, "{} accepted, {refused} refused", accepted.len());
+    let found: BTreeSet<u64> =
+        node.history("trades", "LOAD", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
+    let lost: Vec<_> = accepted
+        .iter()
+        .flat_map(|first| *first..first + 10_000)
+        .filter(|id| !found.contains(id))
+        .take(5)
+        .collect();
+    assert!(lost.is_empty(), "accepted and not found: {lost:?}");
+    assert!(peak_kib(&node) < MEMORY_MAX_KIB, "{} KiB", peak_kib(&node));
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_key_over_its_rate_is_told_when_to_come_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(
+        folder.path(),
+        &["--set", "access.requests_per_minute=60", "--set", "access.requests_burst=3"],
+    );
+    node.start().await;
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        let got = node.get("/v2/stocks/trades?symbols=A").await;
+        for name in ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "X-Request-ID"] {
+            assert!(got.headers.contains_key(name), "{name} of {}", got.status);
+        }
+        statuses.push(got.status);
+        if got.status == 429 {
+            assert_eq!(got.json["message"], "too many requests.");
+            assert!(got.headers["Retry-After"].to_str().expect("text").parse::<u32>().expect("seconds") >= 1);
+        }
+    }
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_sends_slowly_is_closed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(
+        folder.path(),
+        &[
+            "--set",
+            "http.first_request_ms=300",
+            "--set",
+            "http.header_read_ms=300",
+            "--set",
+            "http.body_ms=300",
+        ],
+    );
+    node.start().await;
+    let address = node.http.trim_start_matches("http://").to_owned();
+    let mut slow_head = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+    slow_head.write_all(b"GET /v2/stocks/trades HTTP/1.1\r\nHost: x\r\n").await.expect("half a head");
+    let mut answer = Vec::new();
+    slow_head.read_to_end(&mut answer).await.expect("closed by the node");
+    let mut slow_body = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+    let head = format!(
+        "POST /v1/ticks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAPCA-API-KEY-ID: {}\r\nAPCA-API-SECRET-KEY: {}\r\nContent-Length: 1000\r\n\r\n[",
+        node.write.id, node.write.secret
+    );
+    slow_body.write_all(head.as_bytes()).await.expect("a head");
+    let mut answer = vec![0; 1024];
+    let count = slow_body.read(&mut answer).await.expect("an answer or the end");
+    let text = String::from_utf8_lossy(&answer[..count]).into_owned();
+    assert!(count == 0 || text.starts_with("HTTP/1.1 408"), "{text}");
+    assert_eq!(node.post_ticks(&[quote("FAST", 1, TIME)], "", None).await.status, 200);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn sigterm_under_load_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(folder.path(), &[]);
+    node.start().await;
+    let mut kept: Vec<Value> = Vec::new();
+    let posts = (0..40_u64).map(|i| {
+        let node = &node;
+        async move {
+            let tick = trade("TERM", i, TIME + i64::try_from(i).expect("small"));
+            if i == 20 {
+                let pid = node.pid().expect("the node runs");
+                rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+            }
+            (node.post_ticks(std::slice::from_ref(&tick), "", None).await.status == 200).then_some(tick)
+        }
+    });
+    kept.extend(futures::future::join_all(posts).await.into_iter().flatten());
+    assert_eq!(node.stop().await, Some(0));
+    node.start().await;
+    let found: BTreeSet<u64> =
+        node.history("trades", "TERM", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
+    for tick in &kept {
+        assert!(found.contains(&tick["i"].as_u64().expect("an id")), "{tick} was acknowledged");
+    }
+    node.stop().await;
+}
