@@ -31,7 +31,7 @@ mod tests {
     /// The methods that a route may be given by, as the router names them.
     const METHODS: [&str; 4] = ["get", "post", "put", "delete"];
     /// Files with routes of the public door.
-    const PUBLIC: [&str; 4] = ["ticks.rs", "symbols.rs", "alpaca/mod.rs", "openapi.rs"];
+    const PUBLIC: [&str; 4] = ["ticks/mod.rs", "symbols.rs", "alpaca/mod.rs", "openapi.rs"];
 
     fn document() -> Value {
         serde_json::from_str(DOCUMENT).unwrap()
