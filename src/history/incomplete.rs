@@ -1,10 +1,12 @@
 //! What this region will never have: gaps of tapes that touch what was read.
 
+use std::sync::Arc;
+
 use super::reader::{ReadError, Reader};
 use crate::market::Nanos;
-use crate::seal::SealKey;
 use crate::store::{Record, Space, Span, StoreError};
-use crate::tape::GapRow;
+use crate::tape::tasks::Sealed;
+use crate::tape::{CodecError, GapRow};
 
 /// Rows of gaps asked for at once.
 const GAP_ROWS: usize = 256;
@@ -41,13 +43,10 @@ impl Reader {
     }
 
     fn open_gap(&self, part: &str, row: &Record) -> Result<GapRow, ReadError> {
-        let corrupt = |why: String| StoreError::corrupt(format!("record gaps {part} {}: {why}", row.key));
-        let key = SealKey::new("record")
-            .part(Space::Gaps.name().as_bytes())
-            .part(part.as_bytes())
-            .part(row.key.as_bytes())
-            .number(row.version);
-        let body = self.keyring.open(&key, &row.body).map_err(|error| corrupt(error.to_string()))?;
-        Ok(GapRow::decode(&body).map_err(|error| corrupt(error.to_string()))?)
+        let body = Sealed::new(Arc::clone(&self.keyring)).open_record(Space::Gaps, part, row)?;
+        let corrupt = |why: CodecError| {
+            StoreError::corrupt(format!("record {} {part} {}: {why}", Space::Gaps.name(), row.key))
+        };
+        Ok(GapRow::decode(&body).map_err(corrupt)?)
     }
 }

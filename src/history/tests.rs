@@ -13,8 +13,8 @@ use super::testing::{
 };
 use crate::bars::{Folding, Timeframe};
 use crate::market::{Bar, Event, Kind, Nanos, Origin, Row, Symbol, Tick};
-use crate::seal::SealKey;
 use crate::store::{Order, Record, Records, Space, Span, TapeId};
+use crate::tape::tasks::record_key;
 use crate::tape::{CatchingUp, GapReason, GapRow, WaitToken};
 use crate::wire::Mark;
 
@@ -412,7 +412,7 @@ fn gaps_that_touch_the_span_are_told() {
     let (from, to) = (time("2024-01-05T15:00:00Z"), time("2024-01-05T15:10:00Z"));
     let gap = GapRow { tape: TapeId(1), first: 1, last: 2, reason: GapReason::Expired, from, to };
     let key = gap.key();
-    let sealed = SealKey::new("record").part(b"gaps").part(b"local").part(key.as_bytes()).number(3);
+    let sealed = record_key(Space::Gaps, "local", &key, 3);
     let body = world.keyring.seal(&sealed, &gap.encode());
     let is_incomplete = |span: Span| run(world.reader.is_incomplete(&span));
     assert_eq!(is_incomplete(ever()), Ok(false));

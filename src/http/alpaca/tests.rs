@@ -1,6 +1,7 @@
 //! Every answer of the routes, to the byte where it matters: bodies, errors, pages.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -17,6 +18,7 @@ use crate::access::{Identity, Scope};
 use crate::config::Config;
 use crate::history::ReadLimits;
 use crate::history::testing::{World, cancel, correction, of, quote_at, time, trade_at};
+use crate::http::Clock;
 use crate::ingest::POSITION_PREFIX;
 use crate::market::{Bar, Event, Nanos, Origin, Row, Tick};
 use crate::store::TapeId;
@@ -33,11 +35,12 @@ async fn known(mut request: Request, next: Next) -> Response {
 }
 
 fn router(world: &World, sets: &[&str]) -> Router {
-    let data = MarketData {
-        reader: Arc::clone(&world.reader),
-        config: Arc::new(Config::with(sets).unwrap()),
-        clock: Arc::new(|| time(NOW)),
-    };
+    router_at(world, sets, Arc::new(|| time(NOW)))
+}
+
+fn router_at(world: &World, sets: &[&str], clock: Clock) -> Router {
+    let reader = Arc::clone(&world.reader);
+    let data = MarketData { reader, config: Arc::new(Config::with(sets).unwrap()), clock };
     let routes = super::routes::<MarketData>().merge(crate::http::symbols::routes());
     routes.with_state(data).layer(from_fn(known))
 }
@@ -190,7 +193,7 @@ fn spans_defaults_and_forms_of_times() {
 }
 
 #[test]
-fn pages_go_on_where_the_last_ended_and_the_end_does_not_move() {
+fn pages_go_on_where_the_last_ended() {
     let world = world();
     let router = router(&world, &[]);
     for sort in ["asc", "desc"] {
@@ -219,6 +222,26 @@ fn pages_go_on_where_the_last_ended_and_the_end_does_not_move() {
         };
         assert_eq!(ids, expected, "{sort}");
     }
+}
+
+#[test]
+fn now_does_not_move_under_who_pages() {
+    let world = world();
+    let now = Arc::new(AtomicI64::new(time(NOW).0));
+    let shared = Arc::clone(&now);
+    let router = router_at(&world, &[], Arc::new(move || Nanos(shared.load(Ordering::Relaxed))));
+    let first = get(&router, "/v2/stocks/AAPL/trades?limit=2");
+    // A day later, with new trades: the second page is still of the first one's day and ends when that was asked for.
+    now.fetch_add(24 * Nanos::HOUR, Ordering::Relaxed);
+    world.put_tail(&[trade_at(time(NOW).plus(1), 99, "182", 100)]);
+    let second =
+        get(&router, &format!("/v2/stocks/AAPL/trades?limit=2&page_token={}", first.next().unwrap()));
+    let body = second.json();
+    assert_eq!(
+        (body["trades"][0]["i"].as_u64(), body["trades"].as_array().map(Vec::len)),
+        (Some(9), Some(1))
+    );
+    assert_eq!(second.next(), None);
 }
 
 /// Paths below `/v2/stocks/` that are refused with 400, and the message.
