@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use tapeline::market::{Conditions, Event, Exchange, Nanos, Price, Quote, SipTape, Symbol, Tick, Trade};
 use tapeline::wire::{BodyReader, Format, ReadLimits, json, msgpack};
 
-const TICKS: u32 = 50_000;
-const ROUNDS: u32 = 7;
+const TICKS: u32 = 1_000;
+const ROUNDS: u32 = 300;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

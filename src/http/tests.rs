@@ -365,3 +365,45 @@ async fn answers_are_compressed_where_it_pays() {
     assert_eq!(answer.header("content-encoding"), Some("gzip"));
     assert_eq!(world.public(ask("GET", "/open/x")).await.header("content-encoding"), None);
 }
+
+#[derive(Clone, Default)]
+struct Memory(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Memory {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_log_line_names_the_request_and_never_a_secret() {
+    let memory = Memory::default();
+    let writer = memory.clone();
+    let config = Config::with(&["telemetry.log_format=json", "telemetry.log_level=trace"]).unwrap();
+    let subscriber = crate::telemetry::logs::subscriber(&config.telemetry, move || writer.clone()).unwrap();
+    let _logs = tracing::subscriber::set_default(subscriber);
+    let world = world(&[]).await;
+    let key = world.key(&[Scope::MarketDataRead]).await;
+    let secret = key.secret.expose_secret().to_owned();
+    world.public(with_key(ask("GET", "/open/some-name"), &key)).await;
+    world.public(with_key(ask("GET", "/panic"), &key)).await;
+    for value in [format!("Bearer {}.{secret}", key.row.id), format!("Bearer {secret}"), secret.clone()] {
+        let mut request = ask("GET", "/v1/read");
+        request.headers_mut().insert("authorization", value.parse().unwrap());
+        world.public(request).await;
+    }
+    world.admin("POST", "/admin/keys", TOKEN, r#"{"scopes": ["admin"]}"#).await;
+    let text = String::from_utf8(memory.0.lock().clone()).unwrap();
+    let line = text.lines().find(|line| line.contains("/open/{name}")).unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["message"], &line["status"]), (&json!("request"), &json!(200)));
+    assert_eq!((&line["method"], &line["key_id"]), (&json!("GET"), &json!(key.row.id)));
+    assert!(line["duration_ms"].is_number() && line["request_id"].is_string(), "{line}");
+    assert!(text.contains("a handler panicked: out of luck"), "{text}");
+    assert!(!text.contains(&secret) && !text.contains(TOKEN), "{text}");
+}

@@ -56,8 +56,8 @@
 //!   [`View::wanted`] names shed frames: read them; [`View::restore`] each.
 //! * embedded retention: a tape may be unlinked up to [`View::released`], where it is old enough.
 //!
-//! **Keeper** ([`crate::history::keeper`]), each second: owned = [`Keeper::owned`](crate::history::keeper::Keeper::owned)
-//! with [`Follower::live`]; `tick` under the view's lock, so that snapshot and Position are of one
+//! **Keeper** (module `history::keeper`), each second: owned = `Keeper::owned` with
+//! [`Follower::live`]; `tick` under the view's lock, so that snapshot and Position are of one
 //! instant. Blocks are encoded, sealed and put outside it.
 //!
 //! **Reads.** Under the view's lock [`View::snapshot`] of all series that are asked for; after it,

@@ -171,7 +171,7 @@ impl Resume {
         }
         let end = last.min(first.saturating_add(self.config.read_seqs_max));
         if end < last {
-            self.wants.push_front(Want { seqs: end + 1..=last, ..want.clone() });
+            self.wants.push_front(Want { seqs: end + 1..=last, ..want });
         }
         want.seqs = first..=end;
         let step = ResumeStep::Read { tape: want.tape, seqs: want.seqs.clone(), at: want.at };

@@ -5,17 +5,18 @@
 //! were read, after the blocks they cover: so a tick is in one of the two at every instant (I7).
 //!
 //! It is bounded in bytes. As it fills the keeper's linger shortens ([`Tail::fullness`]). Where
-//! that is not enough it sheds its oldest frames: from then on a snapshot says [`CatchingUp`], no
-//! mark passes what was shed ([`Tail::limit`]), and the shed frames are read back from their
-//! tapes as soon as there is room ([`Tail::wanted`]).
+//! that is not enough it sheds the frames that come: from then on a snapshot says [`CatchingUp`],
+//! no mark covers what was shed ([`Tail::limit`]), and the shed frames are read back from their
+//! tapes as soon as there is room ([`Tail::wanted`]). The newest are shed and not the oldest, so
+//! that marks can pass what is held and room comes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use super::frame::Frame;
 use super::marks::shard_of;
-use super::position::{Position, Progress};
+use super::position::{Position, Progress, VOIDS_MAX};
 use super::ranges::Ranges;
 use super::time::Mono;
 use crate::market::{Row, Series};
@@ -126,6 +127,12 @@ impl Tail {
         if self.frames.contains_key(&name) {
             return;
         }
+        if !self.make_room(frame.memory()) {
+            if !frame.rows.is_empty() {
+                self.shed.entry(name.0).or_default().insert(name.1..=name.1);
+            }
+            return;
+        }
         let mut open = BTreeMap::new();
         let mut start = 0;
         for group in
@@ -143,7 +150,6 @@ impl Tail {
         self.bytes += frame.memory();
         self.by_order.insert(self.order, name);
         self.frames.insert(name, Kept { frame, at: now, order: self.order, open });
-        self.bound();
     }
 
     /// The ticks of a series in a span of event time, in no order, copies included.
@@ -238,14 +244,28 @@ impl Tail {
         backlog
     }
 
-    /// A Position that passes nothing that was shed: the most that a mark may say.
+    /// A Position without what was shed: the most that a mark may say. `own` is how far the node
+    /// is on a tape, also where the Position leaves it out.
     #[must_use]
-    pub fn limit(&self, mut position: Position) -> Position {
+    pub fn limit(&self, mut position: Position, own: impl Fn(TapeId) -> Progress) -> Position {
         for (tape, shed) in self.shed.iter().filter(|_| self.rules.limit_marks) {
-            if let Some(first) = shed.first() {
-                let progress = position.tapes.entry(*tape).or_insert_with(|| Progress::at(first));
-                *progress = progress.meet(&Progress::at(first));
+            let mut progress = own(*tape);
+            for range in shed.iter() {
+                if *range.end() + 1 >= progress.next {
+                    progress.next = progress.next.min(*range.start());
+                }
             }
+            for seq in shed.iter().flatten() {
+                if seq >= progress.next {
+                    break;
+                }
+                if progress.voids.len() >= VOIDS_MAX {
+                    progress = progress.meet(&Progress::at(seq));
+                    break;
+                }
+                progress.voids.insert(seq);
+            }
+            position.tapes.insert(*tape, progress);
         }
         position
     }
@@ -253,7 +273,10 @@ impl Tail {
     /// Shed frames to read from their tape and to [`Self::restore`], where there is room.
     #[must_use]
     pub fn wanted(&self) -> Option<(TapeId, RangeInclusive<u64>)> {
-        let room = self.bytes < self.config.bytes_max / 2;
+        // What is done makes room when it is needed.
+        let open = self.frames.values().filter(|kept| !kept.open.is_empty());
+        let open: usize = open.map(|kept| kept.frame.memory()).sum();
+        let room = open < self.config.bytes_max / 2;
         let (tape, shed) = self.shed.first_key_value().filter(|_| room)?;
         shed.iter().next().map(|range| (*tape, range))
     }
@@ -304,29 +327,23 @@ impl Tail {
         self.frames.is_empty()
     }
 
-    /// Above the budget: first what is done goes, then the oldest is shed.
-    fn bound(&mut self) {
-        if self.bytes <= self.config.bytes_max {
-            return;
-        }
-        let mut gone: BTreeSet<(TapeId, u64)> = BTreeSet::new();
-        let mut excess = self.bytes - self.config.bytes_max;
-        let names = || self.by_order.values().filter_map(|name| Some((*name, self.frames.get(name)?)));
-        let done = names().filter(|(_, kept)| kept.open.is_empty());
-        for (name, kept) in done.chain(names().filter(|(_, kept)| !kept.open.is_empty())) {
-            if excess == 0 {
+    /// Drops what is done, oldest first, until so many bytes more fit. Whether they do.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        let needed = self.bytes.saturating_add(bytes).saturating_sub(self.config.bytes_max);
+        let mut freed = 0;
+        let mut gone = Vec::new();
+        for name in self.by_order.values().take_while(|_| needed > 0) {
+            let Some(kept) = self.frames.get(name).filter(|kept| kept.open.is_empty()) else { continue };
+            freed += kept.frame.memory();
+            gone.push(*name);
+            if freed >= needed {
                 break;
             }
-            excess = excess.saturating_sub(kept.frame.memory());
-            gone.insert(name);
         }
         for name in gone {
-            let is_done = self.frames.get(&name).is_some_and(|kept| kept.open.is_empty());
             self.remove(name);
-            if !is_done {
-                self.shed.entry(name.0).or_default().insert(name.1..=name.1);
-            }
         }
+        freed >= needed
     }
 
     fn remove(&mut self, name: (TapeId, u64)) {

@@ -181,7 +181,8 @@ impl View {
     /// The most that a mark written now, after blocks of everything in the tail, may cover.
     #[must_use]
     pub fn mark_position(&self) -> Position {
-        self.tail.limit(self.follower.position())
+        let own = |tape| self.follower.own_progress(tape).cloned().unwrap_or_default();
+        self.tail.limit(self.follower.position(), own)
     }
 
     /// See [`Tail::snapshot`]. To be called before blocks are read (I7).

@@ -28,8 +28,8 @@ pub(super) enum Value<'a> {
     Single(f32),
     /// A double.
     Double(f64),
-    /// A text.
-    Text(Cow<'a, str>),
+    /// A text; that it is UTF-8 has been checked.
+    Text(Cow<'a, [u8]>),
     /// A timestamp.
     Time(Nanos),
     /// An array, read as conditions.
@@ -43,7 +43,7 @@ pub(super) trait Source<'a>: Clone {
     /// Enters the value: true for an object. Another value is not passed.
     fn enter(&mut self) -> Result<bool, Stop>;
     /// The next key, or `None` behind the last.
-    fn key(&mut self) -> Result<Option<Cow<'a, str>>, Stop>;
+    fn key(&mut self) -> Result<Option<Cow<'a, [u8]>>, Stop>;
     /// The value behind a key, or any value.
     fn value(&mut self) -> Result<Value<'a>, Stop>;
     /// The bytes passed so far.
@@ -67,9 +67,9 @@ pub(super) fn read_tick<'a, S: Source<'a>>(source: &mut S) -> Result<Verdict, St
     }
     let inside = source.clone();
     let mut key = source.key()?;
-    let in_front = key.as_deref() == Some("T");
+    let in_front = key.as_deref() == Some(b"T");
     if !in_front {
-        while key.as_deref().is_some_and(|key| key != "T") {
+        while key.as_deref().is_some_and(|key| key != b"T") {
             source.value()?;
             key = source.key()?;
         }
@@ -154,16 +154,16 @@ struct Spec {
 }
 
 const fn must(key: &'static str, slot: Slot) -> Spec {
-    Spec { key, code: code(key), slot, required: true }
+    Spec { key, code: code(key.as_bytes()), slot, required: true }
 }
 
 const fn may(key: &'static str, slot: Slot) -> Spec {
-    Spec { key, code: code(key), slot, required: false }
+    Spec { key, code: code(key.as_bytes()), slot, required: false }
 }
 
 /// A key of one or two bytes as a number, for a fast look-up; 0 for any other.
-const fn code(key: &str) -> u16 {
-    match key.as_bytes() {
+const fn code(key: &[u8]) -> u16 {
+    match key {
         [one] => *one as u16,
         [one, two] => u16::from_le_bytes([*one, *two]),
         _ => 0,
@@ -290,10 +290,10 @@ type Unfit = Cow<'static, str>;
 impl Draft {
     fn of(letter: &Value<'_>) -> Option<Self> {
         let Value::Text(text) = letter else { return None };
-        let [letter] = text.as_bytes() else { return None };
+        let [letter] = **text else { return None };
         Some(Self {
-            letter: *letter,
-            table: table(*letter)?,
+            letter,
+            table: table(letter)?,
             seen: 0,
             symbol: None,
             time: Nanos(0),
@@ -312,20 +312,21 @@ impl Draft {
     }
 
     /// Takes one field. The first refusal stays; what follows is only read over.
-    fn set(&mut self, key: &str, value: &Value<'_>, excerpt: &dyn Fn() -> String) {
+    fn set(&mut self, key: &[u8], value: &Value<'_>, excerpt: &dyn Fn() -> String) {
         if self.refusal.is_some() {
             return;
         }
         let code = code(key);
         let found = self.table.iter().enumerate().find(|(_, spec)| spec.code == code && code != 0);
         let Some((at, spec)) = found else {
+            let key = String::from_utf8_lossy(key);
             self.refusal =
-                Some(Refusal::new(key, &excerpt(), "is not a field of this kind of tick", self.keys()));
+                Some(Refusal::new(&key, &excerpt(), "is not a field of this kind of tick", self.keys()));
             return;
         };
         let bit = 1_u16 << at;
         if self.seen & bit != 0 {
-            self.refusal = Some(Refusal::new(key, &excerpt(), "is given twice", "each field once"));
+            self.refusal = Some(Refusal::new(spec.key, &excerpt(), "is given twice", "each field once"));
             return;
         }
         self.seen |= bit;
@@ -333,7 +334,7 @@ impl Draft {
             return;
         }
         if let Err(why) = self.put(spec.slot, value) {
-            self.refusal = Some(Refusal::new(key, &excerpt(), why, spec.slot.expected()));
+            self.refusal = Some(Refusal::new(spec.key, &excerpt(), why, spec.slot.expected()));
         }
     }
 
@@ -347,7 +348,7 @@ impl Draft {
             Slot::Kind => {}
             Slot::Symbol => {
                 let text = text(value)?;
-                self.symbol = Some(Symbol::parse(text.as_bytes()).map_err(|_| "is not a symbol")?);
+                self.symbol = Some(Symbol::parse(text).map_err(|_| "is not a symbol")?);
             }
             Slot::Time => {
                 self.time = match value {
@@ -356,10 +357,10 @@ impl Draft {
                 }
             }
             Slot::Tape => {
-                self.tape = SipTape::parse(text(value)?.as_bytes()).map_err(|error| error.to_string())?;
+                self.tape = SipTape::parse(text(value)?).map_err(|error| error.to_string())?;
             }
             Slot::Exchange(at) => {
-                let code = Exchange::parse(text(value)?.as_bytes()).map_err(|error| error.to_string())?;
+                let code = Exchange::parse(text(value)?).map_err(|error| error.to_string())?;
                 place(&mut self.exchanges, at, code);
             }
             Slot::Price(at) => place(&mut self.prices, at, price(value)?),
@@ -381,12 +382,12 @@ impl Draft {
                 if text.len() > TEXT_BYTES_MAX {
                     return Err("is longer than 255 bytes".into());
                 }
-                place(&mut self.texts, at, text.into());
+                place(&mut self.texts, at, String::from_utf8_lossy(text).into());
             }
             Slot::Action => {
                 self.is_error = match text(value)? {
-                    "C" => false,
-                    "E" => true,
+                    b"C" => false,
+                    b"E" => true,
                     _ => return Err("is not an action".into()),
                 }
             }
@@ -483,19 +484,20 @@ fn place<V>(slots: &mut [V], at: usize, value: V) {
     }
 }
 
-fn text<'v>(value: &'v Value<'_>) -> Result<&'v str, Unfit> {
+fn text<'v>(value: &'v Value<'_>) -> Result<&'v [u8], Unfit> {
     match value {
         Value::Text(text) => Ok(text),
         _ => Err("is not a text".into()),
     }
 }
 
-fn time(text: &str) -> Result<Nanos, Unfit> {
-    let fraction = text.bytes().skip_while(|byte| *byte != b'.').skip(1);
-    if fraction.take_while(u8::is_ascii_digit).count() > 9 {
+fn time(text: &[u8]) -> Result<Nanos, Unfit> {
+    // A second and its fraction are 20 bytes and more; what is shorter than with ten digits is fine.
+    let fraction = text.iter().skip_while(|byte| **byte != b'.').skip(1);
+    if text.len() > 30 && fraction.take_while(|byte| byte.is_ascii_digit()).count() > 9 {
         return Err("is finer than a nanosecond".into());
     }
-    Nanos::parse(text.as_bytes()).map_err(|_| "is not a time".into())
+    Nanos::parse(text).map_err(|_| "is not a time".into())
 }
 
 fn price(value: &Value<'_>) -> Result<Price, Unfit> {

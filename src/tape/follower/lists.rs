@@ -105,7 +105,9 @@ impl Follower {
             .iter()
             .filter(|(tape, state)| {
                 let gone = !scan.registered.contains(tape) && Some(**tape) != self.own;
-                gone && state.home == Some(region) && now.mono.since(state.heard) > ttl && state.gap.is_none()
+                // Left out while it differs from its entry, it would claim what the entry says (I9).
+                let equal = self.lists.entry(**tape).is_none_or(|entry| entry.progress == state.progress);
+                gone && equal && state.home == Some(region) && now.mono.since(state.heard) > ttl && state.gap.is_none()
             })
             .map(|(tape, _)| *tape)
             .collect();
@@ -136,7 +138,8 @@ impl Follower {
     fn adopt(&mut self, region: Region, version: u64, list: RetiredList, now: Now) {
         let (known_id, known_k) = self.lists.get(region).map_or((0, 0), |known| (known.id, known.k));
         let known_k = if known_id == list.id { known_k } else { 0 };
-        if region == self.config.region && self.own_list.version.is_none_or(|known| known <= version) {
+        // Reads of a compare-and-set row are never stale: one that shows less is a list that was lost.
+        if region == self.config.region {
             (self.own_list.version, self.own_list.list) = (Some(version), list.clone());
         }
         if version == 0 {
@@ -150,8 +153,11 @@ impl Follower {
                     self.start_at(*tape, Some(region), entry.progress.clone(), now);
                 }
             }
+        }
+        for (tape, entry) in &list.entries {
             if let Some(state) = self.tapes.get_mut(tape) {
                 state.home = Some(region);
+                state.settled = state.settled.max(entry.progress.next - 1);
             }
         }
         self.lists.adopt(region, list);

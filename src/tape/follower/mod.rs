@@ -390,6 +390,12 @@ impl Follower {
         }
     }
 
+    /// All that is known of a tape, for people.
+    #[must_use]
+    pub fn describe(&self, tape: TapeId) -> String {
+        self.tapes.get(&tape).map_or_else(|| format!("{tape} is not followed"), |state| format!("{state:?}"))
+    }
+
     /// Whether every region's registry was read, and every tape to its end, at least once.
     #[must_use]
     pub fn caught_up(&self) -> bool {

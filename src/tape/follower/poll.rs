@@ -148,7 +148,7 @@ impl Follower {
         let Some(state) = self.tapes.get_mut(&tape) else { return };
         let held = state.held.last_key_value().map_or(0, |(seq, _)| *seq);
         let top = if self.rules.top_remembers { state.top } else { held };
-        let top = top.max(state.low);
+        let top = top.max(state.low).max(state.settled);
         if top < state.progress.next {
             (state.hole_since, state.missing_since) = (None, None);
             return;
@@ -192,8 +192,9 @@ impl Follower {
         let first = above.into_iter().chain(held).min();
         if next > state.low {
             let dead = state.is_dead(now.mono, &self.config);
-            if dead && next <= state.top {
-                let end = first.map_or(state.top.max(state.low + 1), |(seq, _)| seq).min(asked_to + 1);
+            let known = state.top.max(state.settled);
+            if dead && next <= known && !self.settled_and_expired(tape, first, now) {
+                let end = first.map_or(known.max(next) + 1, |(seq, _)| seq).min(asked_to + 1);
                 self.void(tape, next, end, now.mono);
                 self.drain_held(tape, now);
             }
@@ -218,37 +219,52 @@ impl Follower {
         }
     }
 
+    /// Whether frames from `next` up to `first` (or the end) have expired: what follows them is
+    /// nearly as old as frames become, or, where nothing follows, the registry row is.
+    fn have_expired(&self, state: &Followed, first: Option<(u64, Nanos)>, to: u64, now: Now) -> bool {
+        let age_ms =
+            |time: Nanos| u64::try_from(now.wall.0.saturating_sub(time.0).max(0)).unwrap_or(0) / 1_000_000;
+        let expired_ms = self.config.frame_ttl_ms.saturating_sub(self.config.ttl_margin_ms);
+        let sign = first.filter(|(seq, _)| *seq <= to).map(|(_, received)| received).or(state.registered);
+        sign.is_some_and(|time| age_ms(time) > expired_ms)
+    }
+
+    /// The home region had these frames when it retired the tape, and they have expired since:
+    /// that is a gap, also where nothing here says that they were acknowledged.
+    fn settled_and_expired(&mut self, tape: TapeId, first: Option<(u64, Nanos)>, now: Now) -> bool {
+        let Some(state) = self.tapes.get(&tape).filter(|state| state.progress.next <= state.settled) else {
+            return false;
+        };
+        let settled = state.settled;
+        if !self.have_expired(state, first, settled, now) {
+            return false;
+        }
+        let last = first.map_or(settled, |(seq, _)| seq - 1).min(settled);
+        self.begin_gap(tape, last, GapReason::Expired, now);
+        true
+    }
+
     /// Acknowledged frames from `next` on are not at home: they have expired, or the database has
     /// lost them. Either becomes a gap, never a silence.
     fn look_at_missing(&mut self, tape: TapeId, first: Option<(u64, Nanos)>, now: Now) {
-        let config = &self.config;
-        let Some(state) = self.tapes.get_mut(&tape) else { return };
-        let age_ms =
-            |time: Nanos| u64::try_from(now.wall.0.saturating_sub(time.0).max(0)).unwrap_or(0) / 1_000_000;
-        let expired_ms = config.frame_ttl_ms.saturating_sub(config.ttl_margin_ms);
-        let within = first.filter(|(seq, _)| *seq <= state.low);
+        let Some(state) = self.tapes.get(&tape) else { return };
         let last = first.map_or(state.low, |(seq, _)| seq - 1).min(state.low);
-        let expired = match within {
-            Some((_, received)) => age_ms(received) > expired_ms,
-            None => state.registered.is_some_and(|written| age_ms(written) > expired_ms),
-        };
+        let expired = self.have_expired(state, first, state.low, now);
+        let Some(state) = self.tapes.get_mut(&tape) else { return };
         let since = *state.missing_since.get_or_insert(now.mono);
-        let reason = if expired {
-            GapReason::Expired
-        } else if now.mono.since(since) > config.missing_ms {
+        if expired {
+            self.begin_gap(tape, last, GapReason::Expired, now);
+        } else if now.mono.since(since) > self.config.missing_ms {
             self.acked_frames_missing += last + 1 - state.progress.next;
-            GapReason::Missing
-        } else {
-            return;
-        };
-        let row = GapRow {
-            tape,
-            first: state.progress.next,
-            last,
-            reason,
-            from: state.applied_received,
-            to: now.wall,
-        };
+            self.begin_gap(tape, last, GapReason::Missing, now);
+        }
+    }
+
+    /// Passes `next..=last` as soon as a row tells so.
+    fn begin_gap(&mut self, tape: TapeId, last: u64, reason: GapReason, now: Now) {
+        let Some(state) = self.tapes.get_mut(&tape) else { return };
+        let (first, from) = (state.progress.next, state.applied_received);
+        let row = GapRow { tape, first, last, reason, from, to: now.wall };
         if self.rules.gap_row_first {
             state.gap = Some(PendingGap { row, again: None });
             self.out.push(FollowerEffect::PutGap(row));
@@ -274,15 +290,22 @@ impl Follower {
     }
 
     fn pass(&mut self, row: GapRow, now: Now) {
-        let Some(state) = self.tapes.get_mut(&row.tape) else { return };
-        (state.hole_since, state.missing_since) = (None, None);
-        if row.reason == GapReason::Missing {
-            // What was lost may come back: it is looked for as long as there is room for voids.
-            let from = state.progress.next;
-            self.void(row.tape, from, row.last + 1, now.mono);
-        }
         if let Some(state) = self.tapes.get_mut(&row.tape) {
-            state.progress.next = state.progress.next.max(row.last + 1);
+            (state.hole_since, state.missing_since) = (None, None);
+        }
+        // Frames of the range may have come while the row was written: they are applied.
+        while let Some(state) = self.tapes.get_mut(&row.tape).filter(|state| state.progress.next <= row.last) {
+            let next = state.progress.next;
+            if !state.held.contains_key(&next) {
+                if row.reason == GapReason::Missing {
+                    // What was lost may come back: it is looked for while there is room for voids.
+                    self.void(row.tape, next, next + 1, now.mono);
+                }
+                if let Some(state) = self.tapes.get_mut(&row.tape) {
+                    state.progress.next = next + 1;
+                }
+            }
+            self.drain_held(row.tape, now);
         }
         self.out.push(FollowerEffect::Passed(row));
         self.drain_held(row.tape, now);

@@ -60,6 +60,8 @@ pub(super) struct Followed {
     pub(super) top: u64,
     /// The highest seq that is known to be acknowledged.
     pub(super) low: u64,
+    /// The highest seq that the home region had when it retired the tape: there were frames up to it.
+    pub(super) settled: u64,
     pub(super) unconfirmed: BTreeMap<u64, Unconfirmed>,
     /// When something new came last.
     pub(super) heard: Mono,
@@ -104,6 +106,7 @@ impl Followed {
             held_bytes: 0,
             top: progress.next - 1,
             low: 0,
+            settled: 0,
             unconfirmed: BTreeMap::new(),
             heard: now,
             hole_since: None,

@@ -131,37 +131,40 @@ impl<'a> Scanner<'a> {
     }
 
     /// A text, from its opening quote. Without escapes it is borrowed.
-    fn text(&mut self) -> Result<Cow<'a, str>, Stop> {
+    fn text(&mut self) -> Result<Cow<'a, [u8]>, Stop> {
         self.at += 1;
         let from = self.at;
-        let mut plain_ascii = true;
-        loop {
-            match self.peek() {
-                Some(b'"') => break,
-                Some(b'\\') => return self.escaped_text(from),
-                Some(0..=0x1f) => return Err(self.wrong("a control character is not escaped in a text")),
-                Some(byte) => plain_ascii &= byte < 0x80,
-                None => return Err(Stop::More),
+        let rest = self.bytes.get(from..).unwrap_or_default();
+        let mut all_bits = 0;
+        for (length, byte) in rest.iter().enumerate() {
+            match byte {
+                b'"' => {
+                    let text = rest.get(..length).unwrap_or_default();
+                    if all_bits >= 0x80
+                        && let Err(error) = std::str::from_utf8(text)
+                    {
+                        let offset = from + error.valid_up_to();
+                        return Err(Stop::Malformed(Malformed { offset, why: "is not UTF-8" }));
+                    }
+                    self.at = from + length + 1;
+                    return Ok(Cow::Borrowed(text));
+                }
+                b'\\' => {
+                    self.at = from + length;
+                    return self.escaped_text(from);
+                }
+                0..=0x1f => {
+                    self.at = from + length;
+                    return Err(self.wrong("a control character is not escaped in a text"));
+                }
+                _ => all_bits |= byte,
             }
-            self.at += 1;
         }
-        let bytes = self.bytes.get(from..self.at).unwrap_or_default();
-        // Of ASCII the check costs next to nothing, but even so most texts are one byte long.
-        let text = std::str::from_utf8(bytes);
-        match text {
-            Ok(text) => {
-                self.at += 1;
-                Ok(Cow::Borrowed(text))
-            }
-            Err(error) => {
-                debug_assert!(!plain_ascii, "ASCII is UTF-8");
-                Err(Stop::Malformed(Malformed { offset: from + error.valid_up_to(), why: "is not UTF-8" }))
-            }
-        }
+        Err(Stop::More)
     }
 
     /// The rest of a text that has an escape; `self` is at the first.
-    fn escaped_text(&mut self, from: usize) -> Result<Cow<'a, str>, Stop> {
+    fn escaped_text(&mut self, from: usize) -> Result<Cow<'a, [u8]>, Stop> {
         let mut text = self.bytes.get(from..self.at).unwrap_or_default().to_vec();
         loop {
             match self.peek() {
@@ -175,9 +178,34 @@ impl<'a> Scanner<'a> {
                 None => return Err(Stop::More),
             }
         }
-        let text = String::from_utf8(text).map_err(|_| self.wrong("the text before is not UTF-8"))?;
+        if std::str::from_utf8(&text).is_err() {
+            return Err(self.wrong("the text before is not UTF-8"));
+        }
         self.at += 1;
         Ok(Cow::Owned(text))
+    }
+
+    /// A key as nearly all are: one or two letters, a quote and a colon behind. `None`: any other.
+    fn short_key(&mut self) -> Option<&'a [u8]> {
+        let rest = self.bytes.get(self.at + 1..)?;
+        let length = match rest {
+            [one, b'"', b':', ..] if one.is_ascii_alphanumeric() => 1,
+            [one, two, b'"', b':', ..] if one.is_ascii_alphanumeric() && two.is_ascii_alphanumeric() => 2,
+            _ => return None,
+        };
+        self.at += length + 3;
+        rest.get(..length)
+    }
+
+    /// An element as nearly all of an array are: one character in quotes. `None`: any other.
+    fn short_code(&mut self) -> Option<u8> {
+        match self.bytes.get(self.at..)? {
+            [b'"', code @ (b' ' | b'!' | b'#'..=b'[' | b']'..=b'~'), b'"', ..] => {
+                self.at += 3;
+                Some(*code)
+            }
+            _ => None,
+        }
     }
 
     fn escape(&mut self, text: &mut Vec<u8>) -> Result<(), Stop> {
@@ -248,11 +276,15 @@ impl<'a> Scanner<'a> {
             return Ok(Value::List(codes));
         }
         loop {
-            let element = Source::value(self)?;
-            codes = match (codes, element) {
-                (Ok(codes), Value::Text(text)) => codes.with(text.as_bytes()),
-                (Ok(_), _) => Err(CodeError::NotOneCharacter),
-                (error, _) => error,
+            self.skip_space();
+            codes = match (codes, self.short_code()) {
+                (Ok(codes), Some(code)) => codes.with(&[code]),
+                (error, Some(_)) => error,
+                (codes, None) => match (codes, Source::value(self)?) {
+                    (Ok(codes), Value::Text(text)) => codes.with(&text),
+                    (Ok(_), _) => Err(CodeError::NotOneCharacter),
+                    (error, _) => error,
+                },
             };
             match self.next_token()? {
                 b',' => self.at += 1,
@@ -275,7 +307,7 @@ impl<'a> Source<'a> for Scanner<'a> {
         Ok(true)
     }
 
-    fn key(&mut self) -> Result<Option<Cow<'a, str>>, Stop> {
+    fn key(&mut self) -> Result<Option<Cow<'a, [u8]>>, Stop> {
         let mut token = self.next_token()?;
         if token == b'}' {
             self.up();
@@ -292,6 +324,10 @@ impl<'a> Source<'a> for Scanner<'a> {
         }
         if token != b'"' {
             return Err(self.wrong("a key in quotes is missing in an object"));
+        }
+        if let Some(key) = self.short_key() {
+            self.skip_space();
+            return Ok(Some(Cow::Borrowed(key)));
         }
         let key = self.text()?;
         if self.next_token()? != b':' {

@@ -68,9 +68,13 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self, length: usize) -> Result<Value<'a>, Stop> {
         let from = self.at;
-        let text = std::str::from_utf8(self.take(length)?).map_err(|error| {
-            Stop::Malformed(Malformed { offset: from + error.valid_up_to(), why: "is not UTF-8" })
-        })?;
+        let text = self.take(length)?;
+        if !text.is_ascii()
+            && let Err(error) = std::str::from_utf8(text)
+        {
+            let offset = from + error.valid_up_to();
+            return Err(Stop::Malformed(Malformed { offset, why: "is not UTF-8" }));
+        }
         Ok(Value::Text(Cow::Borrowed(text)))
     }
 
@@ -101,7 +105,7 @@ impl<'a> Reader<'a> {
         for _ in 0..length {
             let element = self.value()?;
             codes = match (codes, element) {
-                (Ok(codes), Value::Text(text)) => codes.with(text.as_bytes()),
+                (Ok(codes), Value::Text(text)) => codes.with(&text),
                 (Ok(_), _) => Err(CodeError::NotOneCharacter),
                 (error, _) => error,
             };
@@ -167,7 +171,7 @@ impl<'a> Source<'a> for Reader<'a> {
         Ok(true)
     }
 
-    fn key(&mut self) -> Result<Option<Cow<'a, str>>, Stop> {
+    fn key(&mut self) -> Result<Option<Cow<'a, [u8]>>, Stop> {
         if self.keys_left == 0 {
             self.depth_left += 1;
             return Ok(None);
@@ -177,7 +181,7 @@ impl<'a> Source<'a> for Reader<'a> {
         Ok(Some(match self.value()? {
             Value::Text(text) => text,
             // Such a key is the name of no field; it is shown as what it is.
-            _ => Cow::Owned(self.excerpt(from)),
+            _ => Cow::Owned(self.excerpt(from).into_bytes()),
         }))
     }
 
@@ -242,7 +246,7 @@ impl<'a> Source<'a> for Reader<'a> {
             Ok(Value::Double(value)) => value.to_string(),
             Ok(Value::Text(text)) => {
                 let mut quoted = Vec::new();
-                crate::wire::json::write_text(&text, &mut quoted);
+                crate::wire::json::write_text(&String::from_utf8_lossy(&text), &mut quoted);
                 String::from_utf8_lossy(&quoted).into_owned()
             }
             Ok(Value::Time(time)) => time.to_string(),
