@@ -53,6 +53,9 @@ pub(super) enum ClientError {
         /// What it says.
         message: String,
     },
+    /// The request cannot be made: a key that no header can carry.
+    #[error("the request cannot be made: {0}; the key's id and secret are printable characters on one line")]
+    Request(String),
     /// The answer is not what this client understands.
     #[error("the answer cannot be understood: {0}")]
     Answer(String),
@@ -163,7 +166,10 @@ impl Connection {
                     }
                     (format!("{}: {message}", status.as_u16()), retry_after(&headers))
                 }
-                Err(error) => (error, Duration::ZERO),
+                Err(error) if error.is_builder() => {
+                    return Err(ClientError::Request(reason(&error)));
+                }
+                Err(error) => (reason(&error), Duration::ZERO),
             };
             let wait = backoff.next(begun.elapsed(), at_least);
             let wait = wait.ok_or_else(|| ClientError::Away { after: begun.elapsed(), why: why.clone() })?;
@@ -173,10 +179,10 @@ impl Connection {
     }
 }
 
-async fn once(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>), String> {
-    let response = request.send().await.map_err(|error| reason(&error))?;
+async fn once(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error> {
+    let response = request.send().await?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let body = response.bytes().await.map_err(|error| reason(&error))?;
+    let body = response.bytes().await?;
     Ok((status, headers, body.to_vec()))
 }
 
@@ -223,6 +229,18 @@ mod tests {
         assert!(bad.contains("http://[::") && bad.contains("127.0.0.1:8080"), "{bad}");
         let good = Connection::new(client("http://127.0.0.1:1"), 1).unwrap();
         assert!(!format!("{good:?}").contains("the secret"));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_no_header_carries_is_told_at_once() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = Client { secret: "two\nlines".into(), ..client("http://127.0.0.1:1") };
+        let connection = Connection::new(client, 60).unwrap();
+        let waited = std::cell::Cell::new(false);
+        let error =
+            connection.send(|| connection.request(Method::GET, "/"), |_| waited.set(true)).await.unwrap_err();
+        assert!(matches!(error, ClientError::Request(_)) && !waited.get(), "{error}");
+        assert!(!error.to_string().contains("two"), "{error}");
     }
 
     #[test]

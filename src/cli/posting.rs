@@ -176,7 +176,7 @@ pub(super) struct Verdict {
     field: String,
     #[serde(default)]
     value: serde_json::Value,
-    reason: String,
+    why: String,
     #[serde(default)]
     expected: String,
 }
@@ -189,7 +189,7 @@ impl Verdict {
             other => other.to_string(),
         };
         let subject = [self.field.as_str(), value.as_str()].join(" ");
-        format!("{} {}: {}", subject.trim_end(), self.reason, self.expected)
+        format!("{} {}: {}", subject.trim_end(), self.why, self.expected)
     }
 }
 
@@ -386,7 +386,7 @@ fn listed(one: &str, refusal: &Refusal) -> String {
     match refusal.verdict.as_ref().map(serde_json::to_value) {
         Some(Ok(serde_json::Value::Object(verdict))) => object.extend(verdict),
         _ => {
-            object.insert("reason".to_owned(), refusal.why.clone().into());
+            object.insert("why".to_owned(), refusal.why.clone().into());
         }
     }
     object.insert("text".to_owned(), String::from_utf8_lossy(&refusal.text).into());
@@ -428,7 +428,7 @@ mod tests {
             assert_eq!(request.header("apca-api-key-id"), "id");
             assert!(request.line.starts_with("POST /v1/ticks?backfill=true "), "{}", request.line);
             let verdict =
-                r#"{"index":9,"field":"p","value":"0","reason":"is not above zero","expected":"a price"}"#;
+                r#"{"index":9,"field":"p","value":"0","why":"is not above zero","expected":"a price"}"#;
             Reply::json(
                 200,
                 &format!(r#"{{"accepted":1,"refused":1,"position":"x","verdicts":[{verdict}]}}"#),

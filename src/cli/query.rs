@@ -261,12 +261,12 @@ impl Printer {
                 if !std::mem::replace(&mut self.begun, true) {
                     row.write_record(self.header())?;
                 }
-                row.write_record(self.cells(symbol, tick)?)?;
+                row.write_record(self.cells(symbol, tick, "|")?)?;
                 let row = row.into_inner().map_err(csv::IntoInnerError::into_error)?;
                 out.write_all(&row)
             }
             OutputFormat::Table => {
-                self.rows.push(self.cells(symbol, tick)?);
+                self.rows.push(self.cells(symbol, tick, "")?);
                 if self.rows.len() >= TABLE_ROWS { self.finish(out) } else { Ok(()) }
             }
         }
@@ -292,20 +292,20 @@ impl Printer {
         names
     }
 
-    fn cells(&self, symbol: &str, tick: &RawValue) -> std::io::Result<Vec<String>> {
+    fn cells(&self, symbol: &str, tick: &RawValue, between: &str) -> std::io::Result<Vec<String>> {
         let fields: BTreeMap<&str, &RawValue> = serde_json::from_str(tick.get())?;
-        let cell = |name: &&str| fields.get(name).map(|value| cell(value)).unwrap_or_default();
+        let cell = |name: &&str| fields.get(name).map(|value| cell(value, between)).unwrap_or_default();
         Ok(std::iter::once(symbol.to_owned()).chain(self.kind.fields().iter().map(cell)).collect())
     }
 }
 
-/// A field as text: numbers as they are, texts without quotes, conditions in a row.
-fn cell(value: &RawValue) -> String {
+/// A field as text: numbers as they are, texts without quotes, conditions with `between` between.
+fn cell(value: &RawValue, between: &str) -> String {
     if let Ok(text) = serde_json::from_str::<String>(value.get()) {
         return text;
     }
     match serde_json::from_str::<Vec<String>>(value.get()) {
-        Ok(codes) => codes.concat(),
+        Ok(codes) => codes.join(between),
         Err(_) if value.get() == "null" => String::new(),
         Err(_) => value.get().to_owned(),
     }
@@ -361,7 +361,7 @@ mod tests {
         let stub = two_pages().await;
         assert_eq!(
             output(&["--format", "csv"], &stub).await,
-            "S,t,x,p,s,c,i,z,u\nA,2024-01-03T14:30:00Z,Q,100.000000001,1,@I,9,C,\n\
+            "S,t,x,p,s,c,i,z,u\nA,2024-01-03T14:30:00Z,Q,100.000000001,1,@|I,9,C,\n\
              B,2024-01-03T14:30:01Z, ,7,2,,,A,canceled\nB,2024-01-03T14:30:02Z,N,8,3,,1,A,\n"
         );
         let lines = output(&["--format", "ndjson"], &stub).await;

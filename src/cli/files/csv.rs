@@ -130,23 +130,28 @@ fn write_cell(shape: Shape, cell: &str, line: &mut Vec<u8>) {
         Shape::Time => write_text(&time_text(cell.trim()), line),
         Shape::Codes => {
             line.push(b'[');
-            for (at, code) in codes(cell).enumerate() {
+            for (at, code) in codes(cell).into_iter().enumerate() {
                 if at > 0 {
                     line.push(b',');
                 }
-                write_text(code.encode_utf8(&mut [0; 4]), line);
+                write_text(code, line);
             }
             line.push(b']');
         }
     }
 }
 
-/// The conditions of a cell, a letter each. Separators part them; a cell of blanks alone is
-/// the condition blank.
-fn codes(cell: &str) -> impl Iterator<Item = char> + '_ {
-    let is_blank = cell.trim().is_empty();
-    let letters = cell.chars().filter(move |letter| is_blank || !matches!(letter, ' ' | ';' | '|' | '/'));
-    letters.take(if is_blank { 1 } else { usize::MAX })
+/// The conditions of a cell. Where it has one of `;|/` these part them, and a blank between two
+/// is the condition blank; else each letter is one, and blanks part them. A cell of blanks alone
+/// is the condition blank.
+fn codes(cell: &str) -> Vec<&str> {
+    const SEPARATORS: [char; 3] = [';', '|', '/'];
+    if cell.contains(SEPARATORS) {
+        let parts = cell.split(SEPARATORS).filter(|part| !part.is_empty());
+        return parts.map(|part| if part.trim().is_empty() { " " } else { part.trim() }).collect();
+    }
+    let letters = cell.split("").filter(|letter| !letter.trim().is_empty());
+    if cell.trim().is_empty() { vec![" "] } else { letters.collect() }
 }
 
 /// A date alone, such as 2018-01-31.
@@ -214,7 +219,7 @@ mod tests {
     #[test]
     fn trades_with_conditions_and_a_column_left_out() {
         let text = "DT,EX,SYMBOL,COND,SIZE,PRICE,CORR\n2018-01-02T10:01:21.479000Z,P,XXX,FTI,2,157.8,0\n\
-                    x, ,xxx,@ F;T,1.5,\"1,5\",0\n,,XXX, ,,,\n";
+                    x, ,xxx,@ F T,1.5,\"1,5\",0\n,,XXX, ,,,\n";
         assert!(rows(text, None, &[]).unwrap_err().contains("--ignore CORR"));
         assert_eq!(
             rows(text, None, &["CORR"]).unwrap(),
@@ -260,6 +265,21 @@ mod tests {
         let long = rows("S,t,p\nA,2024-01-03T14:30:00Z,1,2\nA,2024-01-03T14:30:00Z\n", None, &[]).unwrap();
         assert!(long[0].contains("4 cells under 3 columns"));
         assert_eq!(long[1], r#"{"T":"t","S":"A","t":"2024-01-03T14:30:00Z"}"#);
+    }
+
+    #[test]
+    fn conditions_are_parted_by_letters_blanks_or_signs() {
+        for (cell, expected) in [
+            ("@FT", vec!["@", "F", "T"]),
+            ("@ F T", vec!["@", "F", "T"]),
+            (" |F|I", vec![" ", "F", "I"]),
+            ("@;FT", vec!["@", "FT"]),
+            ("|@|", vec!["@"]),
+            ("  ", vec![" "]),
+            ("é", vec!["é"]),
+        ] {
+            assert_eq!(codes(cell), expected, "{cell}");
+        }
     }
 
     #[test]

@@ -60,11 +60,11 @@ Files:
   CSV     A header names the fields: T S t p s x c i z, ap as ax bp bs bx, o h l c v n vw, or
           symbol/ticker/name, time/timestamp/date, price, size, exchange, conditions, id, tape,
           ask_price/ask, ask_size, bid_price/bid, bid_size, open, high, low, close, volume,
-          trades, vwap. Without a column T a row with open and close is a bar (daily where its
-          time is a date), one with ask or bid a quote (exchange is that of both sides), one with a
-          price a trade. Times are
-          RFC 3339, dates (midnight in New York) or Unix times in s, ms, us or ns by their length.
-          Conditions are one letter each, in a row or parted by blanks or one of ; | /
+          trades, vwap. Without a column T a row with open to close is a bar (daily where its
+          time is a date), one with ask or bid a quote (exchange is that of both sides), one
+          with a price a trade. Times are RFC 3339, dates (midnight in New York) or Unix times
+          in s, ms, us or ns by their length. Conditions are one letter each, parted by one of
+          ; | / or not at all
   DBN     Schemas trades, mbp-1, tbbo, bbo-1s, bbo-1m (quotes), ohlcv-1m, ohlcv-1d";
 
 /// What a file is made of.
