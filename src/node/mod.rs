@@ -36,7 +36,8 @@ use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics, Status};
 use crate::wire;
-use storage::StorageError;
+use clock::Clocks;
+use storage::{Storage, StorageError};
 
 pub use bootstrap::{PairAccount, key_pair};
 
@@ -121,37 +122,18 @@ impl Node {
     /// [`StartError`]
     pub async fn start(config: Arc<Config>, listeners: Listeners) -> Result<Self, StartError> {
         let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::starting(&PARTS)));
-        let clocks = clock::Clocks::system();
+        let clocks = Clocks::system();
         let storage = storage::open(&config).await?;
         tell(&storage.report);
         metrics.store_log_cut_bytes.inc_by(storage.report.cut_bytes);
-        let records: Arc<dyn Records> = Arc::clone(&storage.store) as _;
         let region = Region::parse(&config.node.region)
             .map_err(|error| StartError::Config(format!("node.region {:?} {error}", config.node.region)))?;
-        let audit = Arc::new(Audit::new(Arc::clone(&records), Arc::clone(&storage.keyring))?);
-        let keys = Keys::open(
-            Arc::clone(&records),
-            Arc::clone(&storage.keyring),
-            Arc::clone(&audit),
-            config.access.clone(),
-            clocks.mono.clone(),
-        );
-        let keys = Arc::new(keys.await?);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
-        let gate = Arc::new(Gate::new(GateParts {
-            config: Arc::clone(&config),
-            metrics,
-            health,
-            keys,
-            audit,
-            clock: Arc::clone(&clocks.wall),
-            mono: clocks.mono.clone(),
-            admin_token: SecretString::from(bootstrap::admin_token()?),
-        }));
+        let gate = gate(&config, &storage, &clocks, metrics, health).await?;
         let reader = Reader::new(
             Arc::clone(&storage.store) as _,
-            records,
+            Arc::clone(&storage.store) as _,
             Arc::clone(&storage.keyring),
             Arc::clone(&tape.view) as _,
             region,
@@ -254,6 +236,35 @@ impl Node {
         tracing::info!(answered, finished, kept, ended, "drained");
         finished && kept
     }
+}
+
+/// What every request passes, with the API keys as they are stored.
+async fn gate(
+    config: &Arc<Config>,
+    storage: &Storage,
+    clocks: &Clocks,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> Result<Arc<Gate>, StartError> {
+    let records: Arc<dyn Records> = Arc::clone(&storage.store) as _;
+    let audit = Arc::new(Audit::new(Arc::clone(&records), Arc::clone(&storage.keyring))?);
+    let keys = Keys::open(
+        records,
+        Arc::clone(&storage.keyring),
+        Arc::clone(&audit),
+        config.access.clone(),
+        clocks.mono.clone(),
+    );
+    Ok(Arc::new(Gate::new(GateParts {
+        config: Arc::clone(config),
+        metrics,
+        health,
+        keys: Arc::new(keys.await?),
+        audit,
+        clock: Arc::clone(&clocks.wall),
+        mono: clocks.mono.clone(),
+        admin_token: SecretString::from(bootstrap::admin_token()?),
+    })))
 }
 
 /// Serves a door until its handle shuts it down.

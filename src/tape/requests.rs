@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(new(&mut memory, &frame(2, &[(1, 3, 4), (2, 0, 1)]), 2), [(5, 2), (0, 1)]);
         assert_eq!(new(&mut memory, &frame(3, &[(1, 0, 9)]), 3), [(7, 2)]);
         let receipt = memory.receipt(RequestKey([1; 16])).unwrap();
-        assert_eq!(receipt.delivered, [0..9]);
+        assert_eq!(receipt.delivered, vec![Range { start: 0, end: 9 }]);
         assert!(memory.is_reused(RequestKey([1; 16]), BodyHash([2; 16])));
         assert!(!memory.is_reused(RequestKey([1; 16]), BodyHash([1; 16])));
         assert_eq!(memory.receipt(RequestKey([9; 16])), None);
@@ -274,7 +274,7 @@ mod tests {
         new(&mut memory, &frame(1, &[(4, 0, 1)]), 5);
         assert_eq!(memory.reaches_back_to(), Mono(3));
         assert_eq!(memory.receipt(RequestKey([2; 16])), None);
-        assert_eq!(memory.receipt(RequestKey([1; 16])).unwrap().delivered, [0..2]);
+        assert_eq!(memory.receipt(RequestKey([1; 16])).unwrap().delivered, vec![Range { start: 0, end: 2 }]);
         assert!(memory.bytes() <= config.bytes_max);
         new(&mut memory, &frame(1, &[(9, 0, 1)]), 5_000);
         assert_eq!(memory.receipt(RequestKey([1; 16])), None);

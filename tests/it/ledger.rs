@@ -38,7 +38,11 @@ impl Producer {
     /// Even producers send trades with numbers, odd ones quotes without: both must be kept once.
     fn tick(&self, id: u64) -> Value {
         let time = FIRST_TIME + i64::try_from(id).expect("few ids") * 1_000_000;
-        if self.number % 2 == 0 { trade(&self.symbol(), id, time) } else { quote(&self.symbol(), id, time) }
+        if self.number.is_multiple_of(2) {
+            trade(&self.symbol(), id, time)
+        } else {
+            quote(&self.symbol(), id, time)
+        }
     }
 
     async fn step(&mut self, node: &Node, ledger: &Mutex<Ledger>, acks: &AtomicU64, size: u64) {
