@@ -198,8 +198,13 @@ impl Resume {
             from = frame.seq + 1;
             delivered.push(self.memory.deliver(frame, now));
         }
-        if from <= *want.seqs.end() {
-            lacking.push(from..=*want.seqs.end());
+        let rest = from..=*want.seqs.end();
+        if delivered.is_empty() {
+            lacking.push(rest);
+        } else if !rest.is_empty() {
+            // An answer is bounded in bytes: only an empty one says that there is no more.
+            let (at, again, missing_since) = (want.at, now, None);
+            self.wants.push_front(Want { tape: want.tape, seqs: rest, at, again, missing_since });
         }
         for seqs in lacking {
             // What this region lacks is at home; what home lacks is asked for again.

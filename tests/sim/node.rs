@@ -109,6 +109,7 @@ impl Sim {
         of.checked.clear();
         of.forgotten.clear();
         of.folds.clear();
+        of.tokens.clear();
         let now = self.now(node);
         let mut ids = self.rng.fork();
         let config = self.follower_config(node);
@@ -310,7 +311,7 @@ impl Sim {
                     self.note_refused(node, request);
                 }
             }
-            WriterEffect::Drained { clean: true } => {}
+            WriterEffect::Drained { clean: true } => self.note_drained(node),
             // The process ends without having finished its tape.
             WriterEffect::Drained { clean: false } => {
                 self.at_node(1, node, move |sim| sim.crash_and_boot(node))
@@ -400,6 +401,17 @@ impl Sim {
                 });
             }
             FollowerEffect::Forgot(tape) => self.note_forgot(node, tape),
+        }
+    }
+
+    /// Everything that this boot's writer took is answered when its tape is finished.
+    fn note_drained(&mut self, node: usize) {
+        let left = self.nodes[node].tokens.values().next().copied();
+        if let Some(request) = left {
+            self.fail(
+                Check::Answered,
+                format!("request {request} is taken by node {node} and never answered"),
+            );
         }
     }
 

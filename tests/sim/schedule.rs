@@ -115,6 +115,7 @@ fn knobs(rng: &mut Rng, scenario: Scenario) -> Knobs {
     match scenario {
         Scenario::SlowList => knobs.slow_list_ms = 30_000,
         Scenario::NoMemory => knobs.held = vec![0],
+        Scenario::Storm => (knobs.silent_ms, knobs.linger_ms) = (10_000, 500),
         Scenario::Lossy => knobs.lost = 70,
         Scenario::Expiry => {
             (knobs.frame_ttl_ms, knobs.ttl_margin_ms, knobs.row_ttl_ms) = (60_000, 8_000, 130_000);
@@ -390,7 +391,12 @@ impl Sim {
             }
             Scenario::Lossy => self.crashes(at, |_| true),
             Scenario::Storm => {
-                self.at(at, move |sim| sim.crash_and_boot(a));
+                // The last frames are on no replica of their home, and marks elsewhere cover them.
+                self.at(at - 1_500, |sim| sim.far_only = 80);
+                self.at(at, move |sim| {
+                    sim.crash_and_boot(a);
+                    sim.far_only = 0;
+                });
                 let delay = self.rng.range(2_500, 4_000);
                 for node in (0..self.nodes.len()).filter(|node| *node != a) {
                     self.at(at + delay, move |sim| sim.crash_and_boot(node));

@@ -92,7 +92,11 @@ impl Sim {
         let late = if luck < 20 { self.rng.pick(&[0, 0, 0, 3_000, 25_000]) } else { 0 };
         // The coordinator died after the local quorum: the other region never gets it.
         let home_only = self.rng.chance(self.knobs.lost);
+        let far_only = self.far_only > 0 && self.rng.chance(self.far_only);
         for (at, replica) in everywhere {
+            if far_only && at == region {
+                continue;
+            }
             if only.is_some_and(|only| only != (at, replica)) || (home_only && at != region) {
                 continue;
             }

@@ -150,6 +150,8 @@ pub struct Sim {
     /// From when to when regions are cut for longer than frames live.
     pub long_cut: (u64, u64),
     pub disk_bad: bool,
+    /// Percent of writes of which the own region gets nothing, and the other all.
+    pub far_only: u64,
     pub nodes: Vec<Node>,
     pub clients: Vec<Client>,
     pub ledger: Ledger,
@@ -175,6 +177,7 @@ impl Sim {
             cut: false,
             long_cut: (0, 0),
             disk_bad: false,
+            far_only: 0,
             nodes: Vec::new(),
             clients: Vec::new(),
             ledger: Ledger::default(),

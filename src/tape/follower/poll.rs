@@ -96,16 +96,19 @@ impl Follower {
                     }
                 }
             }
-            Purpose::Recover => self.recovered(tape, answer),
+            Purpose::Recover => self.recovered(tape, answer, *seqs.end()),
         }
         self.rewake(tape, now.mono);
     }
 
-    fn recovered(&mut self, tape: TapeId, answer: Option<Vec<Arc<Frame>>>) {
+    fn recovered(&mut self, tape: TapeId, answer: Option<Vec<Arc<Frame>>>, end: u64) {
         let Some(state) = self.tapes.get_mut(&tape) else { return };
         state.recovering = false;
         let Some(frames) = answer else { return };
-        state.recover = false;
+        // An answer is bounded in bytes: only an empty one says that there is no more.
+        let rest = frames.last().map(|frame| frame.seq + 1).filter(|from| *from <= end);
+        state.recover = rest.is_some();
+        state.recovering = rest.is_some();
         for frame in frames {
             state.low = state.low.max(frame.low);
             state.fin |= frame.fin;
@@ -115,6 +118,9 @@ impl Follower {
             }
         }
         state.forget_confirmed();
+        if let Some(from) = rest {
+            self.read(tape, Purpose::Recover, from..=end, At::Here);
+        }
     }
 
     fn polled(&mut self, tape: TapeId, answer: Option<Vec<Arc<Frame>>>, now: Now) {
