@@ -333,7 +333,7 @@ mod tests {
     const LAST: &str = r#"{"trades":{"B":[{"t":"2024-01-03T14:30:02Z","x":"N","p":8,"s":3,"c":null,"i":1,"z":"A"}]},"next_page_token":null}"#;
 
     async fn two_pages() -> Stub {
-        let stub = Stub::start(|request| {
+        Stub::start(|request| {
             assert!(
                 request.line.starts_with("GET /v2/stocks/trades?symbols=A%2CB&limit="),
                 "{}",
@@ -345,8 +345,7 @@ mod tests {
                 false => Reply::json(200, FIRST),
             }
         })
-        .await;
-        stub
+        .await
     }
 
     async fn output(words: &[&str], stub: &Stub) -> String {
