@@ -453,13 +453,27 @@ impl Sim {
         }
         if let Some((_, first)) = sets.first() {
             for (node, set) in &sets {
-                let differs = set
-                    .symmetric_difference(first)
-                    .find(|(tape, seq)| !(0..2).any(|region| self.in_gap(region, *tape, *seq)));
+                let explained = |(tape, seq): &&(TapeId, u64)| {
+                    (0..2).any(|of| self.in_gap(of, *tape, *seq) || self.beyond_reach(of, *tape, *seq))
+                };
+                let differs = set.symmetric_difference(first).find(|name| !explained(name));
                 if let Some((tape, seq)) = differs {
+                    let knows = |node: usize| {
+                        self.nodes[node]
+                            .view
+                            .as_ref()
+                            .map(|view| view.follower().describe(*tape))
+                            .unwrap_or_default()
+                    };
+                    let copies: Vec<usize> =
+                        (0..self.regions()).map(|region| self.replicas.copies(region, *tape, *seq)).collect();
                     wrong.push((
                         Check::Equal,
-                        format!("node {node} and node 0 differ in frame {seq} of {tape}"),
+                        format!(
+                            "node {node} and node 0 differ in frame {seq} of {tape} ({copies:?} copies): {} and {}",
+                            knows(*node),
+                            knows(0)
+                        ),
                     ));
                 }
             }
