@@ -4,7 +4,6 @@
     clippy::panic,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::cast_precision_loss,
     unreachable_pub,
     reason = "tests say why they fail, and their helpers are no public API"
 )]

@@ -23,12 +23,12 @@ async fn a_node_that_was_off_for_longer_than_the_tapes_live_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut node = Node::new(
         folder.path(),
-        &["--set", "history.linger_ms=3600000", "--set", "store.segment_bytes=1048576"],
+        &["--set", "history.linger_ms=3600000", "--set", "store.segment_bytes=524288"],
     );
     node.start().await;
     let mut want = Vec::new();
-    for batch in 0..40_u64 {
-        let numbers: Vec<u64> = (batch * 500..(batch + 1) * 500).collect();
+    for batch in 0..100_u64 {
+        let numbers: Vec<u64> = (batch * 2000..(batch + 1) * 2000).collect();
         let ticks: Vec<Value> =
             numbers.iter().map(|i| quote("OLD", *i, TIME + i64::try_from(*i).expect("small"))).collect();
         assert_eq!(node.post_ticks(&ticks, "?backfill=true", None).await.status, 200);
@@ -46,7 +46,7 @@ async fn a_node_that_was_off_for_longer_than_the_tapes_live_loses_nothing() {
                 "--set",
                 "history.linger_ms=200",
                 "--set",
-                "store.segment_bytes=1048576",
+                "store.segment_bytes=524288",
             ],
         );
         (next.read, next.write) = (node.read.clone(), node.write.clone());
