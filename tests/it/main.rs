@@ -15,5 +15,4 @@ mod ledger;
 mod node;
 mod overload;
 mod proxy;
-mod retention;
 mod retries;
