@@ -161,6 +161,7 @@ fn head(id: KeyId) -> [u8; HEAD_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::market::golden;
     use proptest::prelude::*;
 
     fn key() -> SealKey {
@@ -212,8 +213,7 @@ mod tests {
     fn the_golden_envelope() {
         let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at).unwrap());
         let sealed = Keyring::from_secret(secret).seal(&key(), b"abc");
-        let hex: String = sealed.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "544c4501baa9ed71dc4dd7d8019d90288b48c9b59eb42ad9616263");
+        assert_eq!(sealed, golden::block("envelope"));
     }
 
     proptest! {

@@ -45,6 +45,7 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::market::golden;
     use proptest::prelude::*;
 
     #[test]
@@ -74,7 +75,10 @@ mod tests {
     #[test]
     fn the_golden_token() {
         let secret: [u8; 32] = std::array::from_fn(|at| u8::try_from(at).unwrap());
-        assert_eq!(Keyring::from_secret(secret).token("p1.", b"abc"), "p1.uqntce7Q1cabTwWq11MK0W8_czxhYmM");
+        let bytes = golden::block("token");
+        let expected = format!("p1.{}", URL_SAFE_NO_PAD.encode(bytes));
+        assert_eq!(Keyring::from_secret(secret).token("p1.", b"abc"), expected);
+        assert_eq!(expected, "p1.uqntce7Q1cabTwWq11MK0W8_czxhYmM");
     }
 
     proptest! {

@@ -33,6 +33,8 @@ pub(super) trait Sink {
     fn price(&mut self, key: &'static str, price: Price);
     fn time(&mut self, key: &'static str, time: Nanos);
     fn conditions(&mut self, key: &'static str, conditions: Conditions);
+    /// A value that is not known.
+    fn unknown(&mut self, key: &'static str);
 }
 
 /// The object of history: `t` first, no kind and no symbol, `u` where the trade is marked.
@@ -55,6 +57,7 @@ pub(super) fn history(tick: &Tick, mark: Option<Mark>, sink: &mut impl Sink) {
         }
         event => {
             rest(event, sink);
+            unknown_of_bar(event, sink);
             tape(tape_of(event), sink);
         }
     }
@@ -161,6 +164,17 @@ fn rest(event: &Event, sink: &mut impl Sink) {
             sink.integer("s", cancel.size.into());
             sink.text("a", if cancel.error { "E" } else { "C" });
         }
+    }
+}
+
+/// SDKs want every field of a bar of history: what its source did not tell is 0 trades and no average.
+fn unknown_of_bar(event: &Event, sink: &mut impl Sink) {
+    let (Event::MinuteBar(bar) | Event::DayBar(bar)) = event else { return };
+    if bar.trades == 0 {
+        sink.integer("n", 0);
+    }
+    if bar.vwap.is_none() {
+        sink.unknown("vw");
     }
 }
 

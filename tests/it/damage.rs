@@ -125,7 +125,7 @@ async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     let Some(disk) = SmallDisk::mount(64) else { return };
     let mut node = Node::new(
         disk.folder.path(),
-        &["--set", "store.segment_bytes=4194304", "--set", "history.linger_ms=200"],
+        &["--set", "store.segment_bytes=1048576", "--set", "history.linger_ms=200"],
     );
     node.start().await;
     assert_eq!(node.post_ticks(&[trade("FULL", 1, TIME)], "", None).await.status, 200);
@@ -136,7 +136,7 @@ async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     drop(file);
     let mut acked = BTreeSet::from([1]);
     let mut refusal = None;
-    for batch in 0..400_u64 {
+    for batch in 0..3_000_u64 {
         let ids = 2 + batch * 2000..2 + (batch + 1) * 2000;
         let ticks: Vec<Value> = ids
             .clone()
@@ -145,6 +145,8 @@ async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
         let got = node.post_ticks(&ticks, "?backfill=true", Some(&format!("full {batch}"))).await;
         match got.status {
             200 => acked.extend(ids),
+            // The frames in flight when the disk filled: nobody can say yet, and so it is said.
+            503 if got.json["outcome"] == "unknown" => {}
             503 => {
                 refusal = Some((got, batch));
                 break;

@@ -4,7 +4,6 @@
     clippy::panic,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::cast_precision_loss,
     unreachable_pub,
     reason = "tests say why they fail, and their helpers are no public API"
 )]
@@ -16,5 +15,4 @@ mod ledger;
 mod node;
 mod overload;
 mod proxy;
-mod retention;
 mod retries;

@@ -233,7 +233,8 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
 /// A trade with an exchange's number.
 pub fn trade(symbol: &str, id: u64, nanos: i64) -> Value {
     let time = tapeline::market::Nanos(nanos).to_string();
-    serde_json::json!({"T": "t", "S": symbol, "i": id, "x": "V", "p": 100.0 + (id % 1000) as f64 / 100.0, "s": 1 + id % 500, "c": ["@"], "z": "C", "t": time})
+    let price: f64 = format!("{}.{:02}", 100 + id % 1000 / 100, id % 100).parse().expect("a price");
+    serde_json::json!({"T": "t", "S": symbol, "i": id, "x": "V", "p": price, "s": 1 + id % 500, "c": ["@"], "z": "C", "t": time})
 }
 
 /// A quote, which has no number of the exchange: its request and index are its identity.

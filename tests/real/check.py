@@ -11,6 +11,7 @@ import collections
 import decimal
 import gzip
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -77,10 +78,15 @@ class Reader:
             return error.code, error.headers, json.loads(error.read())
 
 
+def credentials(node):
+    """The environment of a client of the node: the first start made the keys, a later one does not show them again."""
+    key = node.keys["write"]
+    return {**os.environ, "TAPELINE_URL": node.http, "TAPELINE_KEY_ID": key["id"], "TAPELINE_SECRET": key["secret"]}
+
+
 def imported(node, file, expect=0):
     """Runs `tapeline import`; `expect` is its exit status (1 where lines are refused by name)."""
-    command = [conftest.BINARY, "import", str(file), "--ready-file", str(node.folder / "ready.json")]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run([conftest.BINARY, "import", str(file)], capture_output=True, text=True, env=credentials(node))
     same(f"exit status of import {file.name}: {run.stderr[-600:]}", run.returncode, expect)
     return run.stdout + run.stderr
 
@@ -153,8 +159,8 @@ def check_sp500(node, read, data, facts, folder):
     plain = folder / "sp500.csv"
     plain.write_bytes(gzip.decompress((data / "sp500_daily/sp500_daily_2013_2018.csv.gz").read_bytes()))
     refused = folder / "refused.ndjson"
-    command = [conftest.BINARY, "import", str(plain), "--ready-file", str(node.folder / "ready.json"), "--refused", str(refused)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    command = [conftest.BINARY, "import", str(plain), "--refused", str(refused)]
+    run = subprocess.run(command, capture_output=True, text=True, env=credentials(node))
     fact = facts["sp500_daily"]
     same(f"exit status of the S&P 500 import: {run.stderr[-600:]}", run.returncode, 1)
     same("rows with a blank, refused by name", len(refused.read_text().splitlines()), fact["rows_with_a_blank"])

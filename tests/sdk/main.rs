@@ -1,6 +1,5 @@
 //! Foreign clients against the real binary: unmodified SDKs, run by pytest from the
 //! virtual environment that `make test` makes.
-#![expect(clippy::panic, reason = "a test says why it fails")]
 
 use std::path::Path;
 use std::process::Command;

@@ -118,7 +118,7 @@ def test_other_ways_to_authenticate(filled, how):
     if how == "basic":
         sdk = client(filled, api_key=key["id"], secret_key=key["secret"], use_basic_auth=True)
     else:
-        sdk = client(filled, oauth_token=f"{key['id']}:{key['secret']}")
+        sdk = client(filled, oauth_token=f"{key['id']}.{key['secret']}")
     assert len(sdk.get_stock_trades(StockTradesRequest(symbol_or_symbols="AAPL", start=OPEN, limit=2)).data["AAPL"]) == 2
 
 

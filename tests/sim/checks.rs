@@ -316,7 +316,7 @@ impl Sim {
     /// A read as a client does it: the tail, then the blocks. What this node covered when it began
     /// must be in one of the two.
     pub fn reader_tick(&mut self, node: usize) {
-        let frames = self.to_read(node);
+        let frames = self.readable(node);
         let delay = self.rng.pick(&[0, 1, 20, 300, 2_000]);
         let region = self.nodes[node].region;
         if self.rules.tail_before_blocks {
@@ -348,7 +348,7 @@ impl Sim {
     }
 
     /// Frames that this node covers: those applied last, and some of the acknowledged.
-    fn to_read(&mut self, node: usize) -> Vec<(TapeId, u64)> {
+    fn readable(&mut self, node: usize) -> Vec<(TapeId, u64)> {
         let of = &self.nodes[node];
         // What another node of the region has passed by a gap is shown as one, also where this node
         // has it.

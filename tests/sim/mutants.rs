@@ -111,7 +111,7 @@ fn follower_mutants() -> Vec<Mutant> {
             rules.follower.life_is_new = false;
         }),
         mutant("mark_one", "a restart starts from one shard's mark", None, |rules| {
-            rules.follower.every_mark = false
+            rules.follower.every_mark = false;
         }),
         mutant("mark_max", "a restart starts at the furthest mark", None, |rules| {
             rules.follower.meet_of_marks = false;
@@ -136,10 +136,10 @@ fn client_mutants() -> Vec<Mutant> {
             rules.requests.by_position = false;
         }),
         mutant("seen_tape", "delivery knows requests by tape", None, |rules| {
-            rules.requests.across_tapes = false
+            rules.requests.across_tapes = false;
         }),
         mutant("replay_seen", "a replay uses the node's memory", None, |rules| {
-            rules.replay_uses_node_memory = true
+            rules.replay_uses_node_memory = true;
         }),
         mutant("seen_kept", "the memory survives a restart", Some(Scenario::BlindBoot), |rules| {
             rules.memory_survives = true;
@@ -156,7 +156,7 @@ fn writer_mutants() -> Vec<Mutant> {
         mutant("ack_early", "acknowledged before durable", None, |rules| rules.writer.durable_first = false),
         mutant("ack_any_order", "acknowledged out of order", None, |rules| rules.writer.in_order = false),
         mutant("not_verbatim", "a repeated append has other bytes", None, |rules| {
-            rules.writer.verbatim = false
+            rules.writer.verbatim = false;
         }),
         mutant("no_window", "any number of unacknowledged frames", None, |rules| rules.writer.window = false),
         mutant("no_carry", "a new tape does not carry what was unacknowledged", None, |rules| {

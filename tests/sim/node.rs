@@ -314,7 +314,7 @@ impl Sim {
             WriterEffect::Drained { clean: true } => self.note_drained(node),
             // The process ends without having finished its tape.
             WriterEffect::Drained { clean: false } => {
-                self.at_node(1, node, move |sim| sim.crash_and_boot(node))
+                self.at_node(1, node, move |sim| sim.crash_and_boot(node));
             }
         }
     }

@@ -150,7 +150,7 @@ pub fn rows_of(request: usize, ticks: Bits) -> Vec<Row> {
         let event = if index % 5 == 4 {
             Event::Quote(Quote { ask_price: Price(5), ask_size: size, ..Quote::default() })
         } else {
-            let id = (number % 3 != 0).then_some(number);
+            let id = (!number.is_multiple_of(3)).then_some(number);
             Event::Trade(Trade { id, price: Price(1_000_000_000), size, ..Trade::default() })
         };
         let time = Nanos(WALL + i64::try_from(number).unwrap());

@@ -433,6 +433,6 @@ fn ingested_daily_bars_come_as_they_are() {
     let answer = get(&router(&world, &[]), "/v2/stocks/DAY/bars?timeframe=1D");
     assert_eq!(
         answer.body,
-        r#"{"symbol":"DAY","bars":[{"t":"2024-01-05T05:00:00Z","o":5,"h":5,"l":5,"c":5,"v":9}],"next_page_token":null}"#
+        r#"{"symbol":"DAY","bars":[{"t":"2024-01-05T05:00:00Z","o":5,"h":5,"l":5,"c":5,"v":9,"n":0,"vw":null}],"next_page_token":null}"#
     );
 }

@@ -59,6 +59,11 @@ impl Object<'_> {
 }
 
 impl Sink for Object<'_> {
+    fn unknown(&mut self, key: &'static str) {
+        self.key(key);
+        self.out.extend_from_slice(b"null");
+    }
+
     fn text(&mut self, key: &'static str, text: &str) {
         self.key(key);
         write_text(text, self.out);

@@ -37,6 +37,11 @@ impl Map<'_> {
 }
 
 impl Sink for Map<'_> {
+    fn unknown(&mut self, key: &'static str) {
+        self.key(key);
+        _ = encode::write_nil(self.out);
+    }
+
     fn text(&mut self, key: &'static str, text: &str) {
         self.key(key);
         _ = encode::write_str(self.out, text);

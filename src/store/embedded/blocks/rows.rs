@@ -186,6 +186,7 @@ fn row_key(keyspace: &str, key: &[u8]) -> SealKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::market::golden;
 
     /// The bytes of `docs/FORMATS.md`, section 7.
     #[test]
@@ -194,11 +195,7 @@ mod tests {
         let symbol = Symbol::parse(b"AAPL").unwrap();
         let bucket = BucketKey { symbol, bucket: Bucket::of(Kind::Trade, time) };
         let key = block_key(&bucket, &BlockKey { kind: Kind::Trade, first: time, id: [0xab; 16] });
-        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(
-            hex,
-            "4141504c00000000000000000000000081000000000739460197a6dcba04457500abababababababababababababababab"
-        );
+        assert_eq!(key, golden::block("block-key"));
         assert_eq!(parse_bucket_key(&key), Some(bucket));
         assert_eq!(parse_block_key(&key).map(|key| (key.first, key.id)), Some((time, [0xab; 16])));
     }

@@ -53,8 +53,13 @@ impl Walk<'_> {
             seen += 1;
             self.step();
             let Some(counts) = self.open("symbols", &key, &value, SymbolCounts::decode) else { continue };
-            let buckets = self.snapshot.prefix(&self.opened.directory, &key).count();
-            if u32::try_from(buckets) != Ok(counts.buckets) {
+            let mut buckets = 0_u32;
+            for guard in self.snapshot.prefix(&self.opened.directory, &key) {
+                // An iterator of fjall that met damage answers errors without end: stop at the first.
+                guard.key().map_err(|error| self.blocks.read_failed(&error))?;
+                buckets += 1;
+            }
+            if buckets != counts.buckets {
                 self.damage(
                     "symbols",
                     &key,

@@ -242,13 +242,10 @@ fn index_key(segment: u64, offset: u64) -> SealKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::market::golden;
 
     fn golden_ring() -> Keyring {
         Keyring::from_secret(std::array::from_fn(|at| u8::try_from(at).unwrap()))
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The bytes of `docs/FORMATS.md`, section 7.
@@ -261,15 +258,9 @@ mod tests {
         let location = record.encode(&ring, 1, 4096, b"abc", &mut out);
         let entry = Entry { tape: TapeId(7), seq: 3, offset: 4096, length: location.length };
         let index = encode_index(&ring, 1, 4168, 3, &[entry]).unwrap();
-        let sealed_header =
-            "544c4501baa9ed716b380b9b8f0a8dce042b4fe5145121430000000000000001000000000000000100010000";
-        assert_eq!(hex(&header.encode(&ring)), format!("544c5345474d5431{sealed_header}"));
-        let sealed_record = "544c4501baa9ed715a6bd8174ff068eb21d40d3d0ea99066\
-            0000000000000002000000000000000100000000000000070000000000000003616263";
-        assert_eq!(hex(&out), format!("544c52430000003b{sealed_record}0000000000"));
-        let sealed_index = "544c4501baa9ed71283f3569cc25409db8536ff7fe37aafc\
-            000000000000000300000000000000070000000000000003000010000000003b";
-        assert_eq!(hex(&index), format!("544c495800000038{sealed_index}0000000000001048544c494e44455831"));
+        assert_eq!(header.encode(&ring), golden::block("log-header"));
+        assert_eq!(out, golden::block("log-record"));
+        assert_eq!(index, golden::block("log-index"));
     }
 
     #[test]

@@ -162,3 +162,13 @@ fn files_are_written_anew_when_they_grow_and_rows_are_bounded() {
     assert!(opened.findings.is_empty());
     assert_eq!(all(&records), [big("a", 12), record("b", 1)]);
 }
+
+/// The bytes of `docs/FORMATS.md`, section 7.
+#[test]
+fn the_golden_file() {
+    let ring = Keyring::from_secret(std::array::from_fn(|at| u8::try_from(at).unwrap()));
+    let key = Key::new(Space::Marks, "local", "3");
+    let entry = Entry { key, version: 5, body: Bytes::from_static(b"abc") };
+    let bytes = file::encode_file(&ring, 1, 1, std::iter::once(entry));
+    assert_eq!(bytes, crate::market::golden::block("records-file"));
+}
