@@ -333,3 +333,88 @@ fn cut(kind: Kind, mut rows: Vec<Row>, rows_max: usize) -> Vec<Block> {
     rows.sort_by_cached_key(Row::place);
     rows.chunks(rows_max.max(1)).map(|rows| Block { kind, rows: rows.to_vec() }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tape::fixtures::{at, frame, region};
+    use crate::tape::{Follower, FollowerConfig, Progress, RequestConfig, RequestMemory, Tail, TailConfig};
+
+    fn view() -> View {
+        let config = FollowerConfig::new(region("a"), vec![region("a")]);
+        let tail = Tail::new(TailConfig { shards: 1, ..TailConfig::default() });
+        let requests = RequestMemory::new(RequestConfig::default(), Mono(0));
+        View::new(Follower::new(config, Box::new(|| 1), at(0)), tail, requests, 1)
+    }
+
+    fn keeper() -> Keeper {
+        Keeper::new(KeeperConfig { shards: 1, block_rows_max: 2, ..KeeperConfig::default() })
+    }
+
+    #[test]
+    fn blocks_after_the_linger_then_the_mark_with_the_position_of_the_snapshot() {
+        let (mut view, mut keeper) = (view(), keeper());
+        view.accept(frame(9, 1, 0, &["AAPL", "AAPL", "AAPL", "BBB"]), at(0));
+        let mut effects = keeper.tick(&view, &[0], false, at(59_000));
+        assert!(effects.is_empty());
+        effects = keeper.tick(&view, &[0], false, at(60_000));
+        let [KeeperEffect::PutBlocks { put, count: 3, buckets, .. }] = &effects[..] else {
+            panic!("{effects:?}")
+        };
+        let blocks: Vec<usize> =
+            buckets.iter().flat_map(|(_, blocks)| blocks).map(|block| block.rows.len()).collect();
+        assert_eq!(blocks, [2, 1, 1]);
+        view.accept(frame(9, 2, 1, &["AAPL"]), at(60_001));
+        assert!(keeper.blocks_put(0, *put, false, at(60_002)).is_empty(), "a put that failed comes again");
+        let again = keeper.tick(&view, &[0], false, at(61_100));
+        let [KeeperEffect::PutBlocks { put, .. }] = &again[..] else { panic!("{again:?}") };
+        let effects = keeper.blocks_put(0, *put, true, at(61_200));
+        let [KeeperEffect::PutMark { mark, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(mark.position.tapes[&TapeId(9)], Progress::at(2), "not what came after the snapshot");
+        assert_eq!(mark.blocks, 3);
+        keeper.mark_put(0, true, at(61_300));
+        assert!(keeper.is_idle());
+        view.mark_read(0, mark.clone(), at(61_300));
+        assert_eq!(view.tail().open(0).map(|(frame, _)| frame.seq).collect::<Vec<_>>(), [2]);
+        assert_eq!(view.released(TapeId(9)), 1);
+    }
+
+    #[test]
+    fn who_does_not_own_a_shard_does_not_keep_it_and_who_takes_over_keeps_all_of_it() {
+        let (mut view, mut keeper) = (view(), keeper());
+        view.accept(frame(9, 1, 0, &["AAPL"]), at(0));
+        assert!(keeper.tick(&view, &[], true, at(90_000)).is_empty());
+        let effects = keeper.tick(&view, &[0], false, at(90_001));
+        assert!(matches!(&effects[..], [KeeperEffect::PutBlocks { .. }]), "{effects:?}");
+    }
+
+    #[test]
+    fn an_idle_shards_mark_moves_along() {
+        let (mut view, mut keeper) = (view(), keeper());
+        view.accept(frame(9, 1, 0, &[]), at(0));
+        let effects = keeper.tick(&view, &[0], false, at(60_000));
+        assert!(matches!(&effects[..], [KeeperEffect::PutMark { .. }]), "{effects:?}");
+        keeper.mark_put(0, true, at(60_010));
+        assert!(keeper.tick(&view, &[0], false, at(120_100)).is_empty(), "nothing has moved");
+    }
+
+    #[test]
+    fn a_block_is_named_by_its_contents() {
+        let rows = frame(9, 1, 0, &["AAPL", "AAPL"]).rows.clone();
+        let block = Block { kind: Kind::Trade, rows: rows.clone() };
+        let (key, table) = block.encode();
+        assert_eq!(block.encode(), (key, table));
+        let other = Block { kind: Kind::Trade, rows: rows[..1].to_vec() };
+        assert_ne!(other.encode().0.id, key.id);
+        assert_eq!((block.first(), block.last()), (rows[0].tick.time, rows[1].tick.time));
+    }
+
+    #[test]
+    fn each_shard_has_one_owner() {
+        let keeper = Keeper::new(KeeperConfig::default());
+        let live = [TapeId(3), TapeId(77), TapeId(1 << 60)];
+        let mut owned: Vec<u8> = live.iter().flat_map(|own| keeper.owned(*own, &live)).collect();
+        owned.sort_unstable();
+        assert_eq!(owned, (0..16).collect::<Vec<u8>>());
+    }
+}

@@ -305,3 +305,95 @@ pub fn weight(rows: &[Row]) -> usize {
     }
     rows.iter().map(row_weight).sum::<usize>() + pieces * PIECE_BYTES
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::golden;
+    use crate::tape::fixtures::{frame, region, row};
+    use proptest::prelude::*;
+
+    /// The frame of `docs/FORMATS.md`, section 5.
+    fn golden_frame() -> Frame {
+        let request = RequestKey([0xa1; 16]);
+        let piece =
+            |first, count, backfill| Piece { request, body: BodyHash([0xb2; 16]), first, count, backfill };
+        let received = Nanos(1_704_292_200_500_000_000);
+        let rows = [0, 1, 3].map(|index| {
+            let mut row = row("AAPL", index);
+            (row.origin.request, row.origin.received) = (request, received);
+            row
+        });
+        Frame {
+            tape: TapeId(0x0123_4567_89ab_cdef),
+            seq: 300,
+            low: 298,
+            home: region("local"),
+            received,
+            fin: false,
+            pieces: vec![piece(0, 2, false), piece(3, 1, true)],
+            rows: rows.into(),
+        }
+    }
+
+    #[test]
+    fn the_golden_frame() {
+        assert_eq!(Frame::decode(&golden::block("frame")).unwrap(), golden_frame());
+        let fin = Frame { fin: true, pieces: Vec::new(), rows: Vec::new(), ..golden_frame() };
+        assert_eq!(fin.encode(), golden::block("frame-fin"));
+        assert_eq!(Frame::decode(&golden::block("frame-fin")).unwrap(), fin);
+    }
+
+    #[test]
+    fn frames_round_trip_and_every_cut_is_refused() {
+        let original = golden_frame();
+        let bytes = original.encode();
+        assert_eq!(Frame::decode(&bytes).unwrap(), original);
+        assert_eq!(original.encode(), bytes, "one frame has one form");
+        for cut in 0..bytes.len() {
+            assert!(Frame::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(matches!(Frame::decode(&vec![1; FRAME_BYTES_MAX + 1]), Err(FrameError::TooLong(_))));
+    }
+
+    #[test]
+    fn header_and_table_must_agree() {
+        let mut wrong = golden_frame();
+        wrong.pieces[0].count = 3;
+        assert!(matches!(Frame::decode(&wrong.encode()), Err(FrameError::Counts { pieces: 4, rows: 3 })));
+        let low = Frame { low: 300, ..golden_frame() };
+        assert!(matches!(Frame::decode(&low.encode()), Err(FrameError::Header(_))));
+    }
+
+    #[test]
+    fn weight_bounds_the_payload() {
+        let names: Vec<String> = (0..400).map(|number| format!("S{number}.{}", number % 7)).collect();
+        let symbols: Vec<&str> = names.iter().map(String::as_str).collect();
+        for many in [1, 2, 50, 400] {
+            let frame = frame(1, 1, 0, &symbols[..many]);
+            let mut sorted = Frame::clone(&frame);
+            sorted.rows.sort_by_key(|row| row.tick.series());
+            assert!(sorted.encode().len() <= FRAME_HEADER_BYTES + weight(&sorted.rows), "{many}");
+        }
+    }
+
+    #[test]
+    fn names_of_regions() {
+        assert_eq!(region("us-east-1").as_str(), "us-east-1");
+        for wrong in ["", "A", "a b", "abcdefghijklmnopq", "\u{e4}"] {
+            assert_eq!(Region::parse(wrong), Err(RegionError), "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_frame_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..400, bit in 0_u8..8) {
+            let _ = Frame::decode(&bytes);
+            let mut flipped = golden_frame().encode();
+            if let Some(byte) = flipped.get_mut(at) {
+                *byte ^= 1 << bit;
+                let _ = Frame::decode(&flipped);
+            }
+        }
+    }
+}

@@ -80,6 +80,9 @@ mod view;
 mod resume;
 pub mod tasks;
 
+#[cfg(test)]
+pub(crate) mod fixtures;
+
 pub use codec::CodecError;
 pub use follower::{
     Follower, FollowerConfig, FollowerEffect, FollowerRules, FollowerStatus, ReadId, ScannedTape, rendezvous,

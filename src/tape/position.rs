@@ -262,6 +262,7 @@ impl WaitToken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::market::golden;
     use proptest::prelude::*;
 
     fn progress() -> impl Strategy<Value = Progress> {
@@ -273,6 +274,22 @@ mod tests {
 
     fn covered(progress: &Progress) -> BTreeSet<u64> {
         (1..64).filter(|seq| progress.covers(*seq)).collect()
+    }
+
+    #[test]
+    fn the_golden_position_and_wait_token() {
+        let seen =
+            BTreeMap::from([(Region::parse("local").unwrap(), Seen { list: 0x1122_3344_5566_7788, k: 5 })]);
+        let tapes = BTreeMap::from([
+            (TapeId(0x0123_4567_89ab_cdef), Progress::at(301)),
+            (TapeId(0xfedc_ba98_7654_3210), Progress { next: 12, voids: [3, 9].into() }),
+        ]);
+        let position = Position { seen, tapes };
+        assert_eq!(position.encode(), golden::block("position"));
+        assert_eq!(Position::decode(&golden::block("position")), Ok(position));
+        let token = WaitToken([(TapeId(0x0123_4567_89ab_cdef), 300)].into());
+        assert_eq!(token.encode(), golden::block("wait-token"));
+        assert_eq!(WaitToken::decode(&golden::block("wait-token")), Ok(token));
     }
 
     proptest! {

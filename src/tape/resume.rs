@@ -240,3 +240,88 @@ impl Resume {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tape::fixtures::{at, frame, region};
+    use crate::tape::{FollowerConfig, Progress, TailConfig};
+
+    fn node(upto: u64) -> Follower {
+        let config = FollowerConfig::new(region("a"), vec![region("a")]);
+        let mut follower = Follower::new(config, Box::new(|| 1), at(0));
+        for seq in 1..=upto {
+            follower.accept(frame(9, seq, seq - 1, &["AAPL"]), at(0));
+        }
+        follower
+    }
+
+    fn cursor(next: u64) -> Position {
+        Position { tapes: [(TapeId(9), Progress::at(next))].into(), ..Position::default() }
+    }
+
+    #[test]
+    fn what_is_lacking_comes_from_the_tail_then_here_then_home_though_answers_are_short() {
+        let follower = node(6);
+        let mut tail = Tail::new(TailConfig::default());
+        tail.apply(frame(9, 3, 2, &["AAPL"]), Mono(0));
+        let mut resume = Resume::new(&follower, cursor(3), ResumeConfig::default(), Mono(0));
+        let (mut got, mut places) = (Vec::new(), Vec::new());
+        for ms in 0..100 {
+            match resume.step(&tail, Mono(ms * 100)) {
+                ResumeStep::Deliver(delivery) => got.push(delivery.frame.seq),
+                ResumeStep::Read { seqs, at, .. } => {
+                    assert_eq!(resume.cursor(&follower), cursor(3), "it does not move while the replay runs");
+                    places.push(at);
+                    // Here has 4 and 5, one an answer; home has 6.
+                    let has = |seq: &u64| if at == At::Here { *seq < 6 } else { true };
+                    let answer =
+                        seqs.filter(has).take(1).map(|seq| frame(9, seq, seq - 1, &["AAPL"])).collect();
+                    got.extend(resume.answered(Some(answer), Mono(ms * 100)).iter().map(|d| d.frame.seq));
+                }
+                ResumeStep::Wait(_) => {}
+                ResumeStep::Gap { .. } => panic!("nothing is missing"),
+                ResumeStep::Done => break,
+            }
+        }
+        assert_eq!(got, [3, 4, 5, 6]);
+        assert_eq!(places.last(), Some(&At::Home));
+        assert_eq!(resume.cursor(&follower), cursor(7));
+    }
+
+    #[test]
+    fn what_is_nowhere_is_asked_for_again_and_then_a_gap() {
+        let follower = node(2);
+        let tail = Tail::new(TailConfig::default());
+        let mut resume = Resume::new(&follower, cursor(2), ResumeConfig::default(), Mono(0));
+        let (mut asked, mut gap) = (0, None);
+        for ms in (0..200_000).step_by(100) {
+            match resume.step(&tail, Mono(ms)) {
+                ResumeStep::Read { .. } => {
+                    asked += 1;
+                    resume.answered(Some(Vec::new()), Mono(ms));
+                }
+                ResumeStep::Gap { seqs, .. } => gap = Some((ms, seqs)),
+                ResumeStep::Done => break,
+                ResumeStep::Deliver(_) | ResumeStep::Wait(_) => {}
+            }
+        }
+        assert!(asked > 100);
+        assert!(matches!(gap, Some((ms, seqs)) if ms > 60_000 && seqs == (2..=2)));
+    }
+
+    #[test]
+    fn a_cursor_ahead_filters_until_the_node_has_passed_it() {
+        let mut follower = node(2);
+        let tail = Tail::new(TailConfig::default());
+        let mut resume = Resume::new(&follower, cursor(5), ResumeConfig::default(), Mono(0));
+        assert!(matches!(resume.step(&tail, Mono(0)), ResumeStep::Done));
+        assert!(!resume.admits(&frame(9, 4, 3, &[])) && resume.admits(&frame(9, 5, 4, &[])));
+        assert_eq!(resume.cursor(&follower), cursor(5), "joined with its own");
+        for seq in 3..=5 {
+            follower.accept(frame(9, seq, seq - 1, &[]), at(1));
+        }
+        assert_eq!(resume.cursor(&follower), cursor(6));
+        assert!(resume.admits(&frame(9, 4, 3, &[])));
+    }
+}

@@ -366,3 +366,99 @@ impl Tail {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::{Kind, Nanos, Symbol};
+    use crate::tape::fixtures::frame;
+
+    fn series(symbol: &str) -> Series {
+        Series { symbol: Symbol::parse(symbol.as_bytes()).unwrap(), kind: Kind::Trade }
+    }
+
+    fn count(tail: &Tail, symbol: &str) -> Result<usize, CatchingUp> {
+        tail.snapshot(series(symbol), &(Nanos(0)..=Nanos::MAX)).map(|rows| rows.len())
+    }
+
+    fn covered(next: u64) -> Covered {
+        [(TapeId(9), Progress::at(next))].into()
+    }
+
+    fn tail(bytes_max: usize) -> Tail {
+        Tail::new(TailConfig { bytes_max, keep_ms: 100, shards: 2 })
+    }
+
+    #[test]
+    fn a_frame_stays_until_a_mark_of_every_shard_covers_it_and_it_is_old() {
+        let mut tail = tail(1 << 20);
+        let symbols = ["AAPL", "BBB", "CCC", "DD"];
+        let shards: Vec<u8> = symbols.iter().map(|symbol| shard_of(series(symbol).symbol, 2)).collect();
+        assert!(shards.contains(&0) && shards.contains(&1), "{shards:?}");
+        tail.apply(frame(9, 1, 0, &symbols), Mono(0));
+        tail.apply(frame(9, 2, 0, &symbols), Mono(0));
+        assert_eq!(count(&tail, "BBB"), Ok(2));
+        tail.cover(0, &covered(2));
+        tail.trim(&[], Mono(500));
+        assert_eq!(count(&tail, "BBB"), Ok(2));
+        tail.cover(1, &covered(2));
+        tail.trim(&[], Mono(99));
+        assert_eq!(count(&tail, "BBB"), Ok(2), "two lingers");
+        tail.trim(&[], Mono(100));
+        assert_eq!((count(&tail, "BBB"), tail.len()), (Ok(1), 1));
+        assert_eq!(tail.snapshot(series("AAPL"), &(Nanos(0)..=Nanos(5))), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_void_in_a_mark_keeps_its_frame() {
+        let mut tail = tail(1 << 20);
+        tail.apply(frame(9, 1, 0, &["AAPL"]), Mono(0));
+        for shard in 0..2 {
+            tail.cover(shard, &[(TapeId(9), Progress { next: 5, voids: [1].into() })].into());
+        }
+        tail.trim(&[], Mono(500));
+        assert_eq!(tail.len(), 1);
+    }
+
+    #[test]
+    fn a_full_tail_sheds_says_so_limits_marks_and_reads_back() {
+        let all: Vec<Arc<Frame>> = (1..=6).map(|seq| frame(9, seq, 0, &["AAPL"])).collect();
+        let mut tail = tail(4 * all[0].memory());
+        for one in &all {
+            tail.apply(one.clone(), Mono(0));
+        }
+        assert!(tail.bytes() <= 4 * all[0].memory() && tail.fullness() == 100);
+        assert_eq!(count(&tail, "AAPL"), Err(CatchingUp { frames: 1 }));
+        let position = tail.limit(Position::default(), |_| Progress::at(7));
+        assert_eq!(position.tapes[&TapeId(9)], Progress::at(5), "no mark covers what was shed");
+        assert_eq!(tail.wanted(), None, "there is no room yet");
+        for shard in 0..2 {
+            tail.cover(shard, &covered(5));
+        }
+        assert_eq!(tail.wanted(), Some((TapeId(9), 5..=6)));
+        tail.restore(all[4].clone(), Mono(1));
+        tail.restore(all[5].clone(), Mono(1));
+        tail.restore(all[0].clone(), Mono(1));
+        assert_eq!(tail.complete(), Ok(()));
+        let open: Vec<u64> = (0..2)
+            .flat_map(|shard| tail.open(shard).map(|(frame, _)| frame.seq).collect::<Vec<_>>())
+            .collect();
+        assert_eq!(open, [5, 6]);
+    }
+
+    #[test]
+    fn shed_frames_in_the_middle_are_voids_of_a_mark() {
+        let all: Vec<Arc<Frame>> = (1..=3).map(|seq| frame(9, seq, 0, &["AAPL"])).collect();
+        let mut tail = tail(all[0].memory());
+        tail.apply(all[0].clone(), Mono(0));
+        tail.apply(all[1].clone(), Mono(0));
+        for shard in 0..2 {
+            tail.cover(shard, &covered(2));
+        }
+        tail.apply(all[2].clone(), Mono(0));
+        let position = tail.limit(Position::default(), |_| Progress::at(4));
+        assert_eq!(position.tapes[&TapeId(9)], Progress { next: 4, voids: [2].into() });
+        tail.trim(&[covered(4), covered(4)], Mono(0));
+        assert_eq!(tail.complete(), Ok(()), "every shard's mark covers it: it is in blocks");
+    }
+}

@@ -72,7 +72,7 @@ pub fn mutants() -> Vec<Mutant> {
 }
 
 fn follower_mutants() -> Vec<Mutant> {
-    use Scenario::{Expiry, Lossy, NoMemory, SlowList, Storm, WakesLate};
+    use Scenario::{Expiry, Lossy, NoMemory, SlowList, Storm, Unlisted, WakesLate};
     vec![
         mutant("skip", "a hole is passed without a void", None, |rules| rules.follower.void_holes = false),
         mutant("no_voids", "Positions without voids", None, |rules| rules.follower.voids_travel = false),
@@ -80,7 +80,7 @@ fn follower_mutants() -> Vec<Mutant> {
         mutant("no_recover", "unconfirmed frames are forgotten by a restart", Some(Storm), |rules| {
             rules.follower.recover = false;
         }),
-        mutant("no_tail_ask", "a dead tape's end is never asked for at home", Some(Lossy), |rules| {
+        mutant("no_tail_ask", "a dead tape's end is never asked for at home", Some(Unlisted), |rules| {
             rules.follower.ask_home = false;
         }),
         mutant("back_here", "write-back here, not at home", Some(Lossy), |rules| {

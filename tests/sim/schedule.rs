@@ -28,6 +28,8 @@ pub enum Scenario {
     NoMemory,
     /// Writes of which the other region gets nothing are common, and several writers die.
     Lossy,
+    /// The same, and the other region never sees the retired list, which would tell of the end.
+    Unlisted,
     /// A writer dies, then every node restarts before the tape counts as silent.
     Storm,
     /// A region is cut off for longer than frames live; tapes and retired entries expire.
@@ -45,13 +47,14 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Plain,
         Self::WakesLate,
         Self::BlindBoot,
         Self::SlowList,
         Self::NoMemory,
         Self::Lossy,
+        Self::Unlisted,
         Self::Storm,
         Self::Expiry,
         Self::LostList,
@@ -68,7 +71,7 @@ impl Scenario {
 }
 
 /// What chance chooses from.
-const DRAWN: [Scenario; 12] = [
+const DRAWN: [Scenario; 13] = [
     Scenario::Plain,
     Scenario::Plain,
     Scenario::WakesLate,
@@ -76,6 +79,7 @@ const DRAWN: [Scenario; 12] = [
     Scenario::SlowList,
     Scenario::NoMemory,
     Scenario::Lossy,
+    Scenario::Unlisted,
     Scenario::Storm,
     Scenario::Expiry,
     Scenario::LostList,
@@ -117,6 +121,7 @@ fn knobs(rng: &mut Rng, scenario: Scenario) -> Knobs {
         Scenario::NoMemory => knobs.held = vec![0],
         Scenario::Storm => (knobs.silent_ms, knobs.linger_ms) = (10_000, 500),
         Scenario::Lossy => knobs.lost = 70,
+        Scenario::Unlisted => (knobs.lost, knobs.slow_list_ms) = (70, 400_000),
         Scenario::Expiry => {
             (knobs.frame_ttl_ms, knobs.ttl_margin_ms, knobs.row_ttl_ms) = (60_000, 8_000, 130_000);
             knobs.skew_ms = 2_000;
@@ -389,7 +394,7 @@ impl Sim {
                 }
                 self.crashes(at, move |node| node != a);
             }
-            Scenario::Lossy => self.crashes(at, |_| true),
+            Scenario::Lossy | Scenario::Unlisted => self.crashes(at, |_| true),
             Scenario::Storm => {
                 // The last frames are on no replica of their home, and marks elsewhere cover them.
                 self.at(at - 1_500, |sim| sim.far_only = 80);

@@ -197,6 +197,11 @@ impl Follower {
         }
         let Some(state) = self.tapes.get_mut(&tape) else { return };
         let next = state.progress.next;
+        if answered.last().is_some_and(|(last, _)| *last < next) {
+            // The hole moved on meanwhile, and an answer is bounded in bytes: it tells nothing of `next`.
+            state.home_next = now.mono;
+            return;
+        }
         // The lowest frame that is known above the hole, by home or here.
         let above = answered.iter().copied().find(|(seq, _)| *seq >= next);
         let held = state.held.first_key_value().map(|(seq, frame)| (*seq, frame.received));
@@ -266,7 +271,9 @@ impl Follower {
         let last = first.map_or(state.low, |(seq, _)| seq - 1).min(state.low);
         let expired = self.have_expired(state, first, state.low, now);
         let Some(state) = self.tapes.get_mut(&tape) else { return };
-        let since = *state.missing_since.get_or_insert(now.mono);
+        let next = state.progress.next;
+        let known = state.missing_since.filter(|(seq, _)| *seq == next);
+        let (_, since) = *state.missing_since.insert(known.unwrap_or((next, now.mono)));
         if expired {
             self.begin_gap(tape, last, GapReason::Expired, now);
         } else if now.mono.since(since) > self.config.missing_ms {

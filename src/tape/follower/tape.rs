@@ -66,7 +66,8 @@ pub(super) struct Followed {
     /// When something new came last.
     pub(super) heard: Mono,
     pub(super) hole_since: Option<Mono>,
-    pub(super) missing_since: Option<Mono>,
+    /// Which acknowledged seq was not at home, and since when.
+    pub(super) missing_since: Option<(u64, Mono)>,
     pub(super) home_next: Mono,
     pub(super) home_pause_ms: u64,
     pub(super) end_next: Mono,
