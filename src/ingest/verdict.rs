@@ -16,7 +16,7 @@ pub const FUTURE_MS: u64 = 5_000;
 /// | `t` before 1970, or more than `future_ms` ahead of `now` | no market's clock says that |
 /// | a trade's `p`, a correction's `cp`, a bar's `o`, `h`, `l`, `c` not above 0 | nothing trades for nothing |
 /// | a quote's `ap`, `bp`, a cancel's `p`, a correction's `op`, a band's `u`, `d`, a bar's `vw` below 0 | 0 stands for none |
-/// | a bar's `h` below `l`, below `o` or `c`, or its `l` above `o` or `c` | the highest is the highest |
+/// | a bar's `h` below `l` | the highest is the highest; adjusted bars of real sources have an `o` or `c` outside |
 /// | a minute bar's `t` inside a minute, a daily bar's not at midnight in New York | there is one bar a (symbol, timeframe, time) |
 ///
 /// # Errors
@@ -75,12 +75,6 @@ fn check_prices(bar: &Bar) -> Result<(), Box<Refusal>> {
     if bar.high < bar.low {
         let why = format!("is below the lowest price {}", bar.low);
         return Err(Refusal::new("h", &bar.high.to_string(), why, "at least l"));
-    }
-    for (field, price) in [("o", bar.open), ("c", bar.close)] {
-        if price > bar.high || price < bar.low {
-            let why = format!("is outside the lowest and highest price, {} to {}", bar.low, bar.high);
-            return Err(Refusal::new(field, &price.to_string(), why, "from l to h"));
-        }
     }
     not_below_zero("vw", bar.vwap.unwrap_or_default())
 }
@@ -180,8 +174,6 @@ mod tests {
             (MINUTE, &[("\"o\":2", "\"o\":0")], "o", "0", "is not above zero"),
             (MINUTE, &[("\"l\":1", "\"l\":-1")], "l", "-1", "is not above zero"),
             (MINUTE, &[("\"h\":3", "\"h\":0.5")], "h", "0.5", "is below the lowest price 1"),
-            (MINUTE, &[("\"o\":2", "\"o\":4")], "o", "4", "is outside the lowest and highest price, 1 to 3"),
-            (MINUTE, &[("\"c\":2", "\"c\":0.5")], "c", "0.5", "is outside"),
             (MINUTE, &[("\"vw\":2", "\"vw\":-2")], "vw", "-2", "is below zero"),
             (MINUTE, &[("14:29:00Z", "14:29:01Z")], "t", "2024-01-03T14:29:01Z", "is inside a minute"),
             (MINUTE, &[("14:29:00Z", "14:29:00.1Z")], "t", "2024-01-03T14:29:00.1Z", "is inside a minute"),
