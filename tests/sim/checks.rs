@@ -202,14 +202,15 @@ impl Sim {
         self.records.gaps[region].iter().any(holds)
     }
 
-    /// A frame that another region wrote and that expired before a cut healed: this region never
+    /// A frame that another region wrote and that expired before a cut healed, or while the nodes
+    /// were down right after: this region never
     /// had a way to it, and where nothing that outlived it tells of it (its tape was retired before,
     /// its row says less) only a rebuild brings it.
     fn beyond_reach(&self, region: usize, tape: TapeId, seq: u64) -> bool {
         let sealed = self.ledger.sealed_at.get(&(tape, seq)).copied().unwrap_or(0);
         let foreign = self.ledger.home.get(&tape).is_some_and(|home| *home != region);
         let (from, to) = self.long_cut;
-        foreign && sealed + 5_000 > from && sealed + self.knobs.frame_ttl_ms < to + 5_000
+        foreign && sealed + 5_000 > from && sealed + self.knobs.frame_ttl_ms < to + 30_000
     }
 
     pub fn note_forgot(&mut self, node: usize, tape: TapeId) {
@@ -217,7 +218,15 @@ impl Sim {
         let region = self.nodes[node].region;
         let low = self.low(tape);
         let reached = self.nodes[node].checked.get(&tape).copied().unwrap_or(1);
-        if (reached..=low).any(|seq| !self.beyond_reach(region, tape, seq)) {
+        // What this boot never saw may be in blocks: a node that starts from an old mark does not
+        // read again what has expired since.
+        let kept =
+            |seq: u64| {
+                self.ledger.frames[&tape][&seq].pieces.iter().map(piece_bits).all(|(request, ticks)| {
+                    ticks & !self.blocks[region].get(&request).copied().unwrap_or(0) == 0
+                })
+            };
+        if (reached..=low).any(|seq| !self.beyond_reach(region, tape, seq) && !kept(seq)) {
             self.fail(
                 Check::Follow,
                 format!("node {node} forgot {tape} at {reached}, acknowledged is {low}"),
@@ -237,6 +246,7 @@ impl Sim {
             if let Some((of, k, progress)) = self.records.ever_retired.get(&(tape, seen.list))
                 && *of == region_number(*region)
                 && *k <= seen.k
+                && !self.is_dropped(tape, seen.list)
             {
                 return progress.clone();
             }

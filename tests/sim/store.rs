@@ -228,6 +228,8 @@ pub struct Records {
     lost: [bool; 2],
     /// What was ever retired, for who knows everything: tape -> (region, list, k, progress).
     pub ever_retired: BTreeMap<(TapeId, u64), (usize, u64, tapeline::tape::Progress)>,
+    /// When an entry was dropped.
+    dropped: BTreeMap<(TapeId, u64), u64>,
     marks: BTreeMap<(usize, u8), Vec<Mark>>,
     mark_written: BTreeMap<(usize, u8), u64>,
     pub gaps: [Vec<GapRow>; 2],
@@ -270,6 +272,11 @@ impl Sim {
         rows
     }
 
+    /// Whether an entry was dropped so long ago that no node has it any more.
+    pub fn is_dropped(&self, tape: TapeId, list: u64) -> bool {
+        self.records.dropped.get(&(tape, list)).is_some_and(|at| self.t - at > 20_000)
+    }
+
     /// A region's retired list as another region sees it, or as it is at home.
     pub fn read_list(&self, of: usize, from: usize, at_home: bool) -> (u64, RetiredList) {
         if self.records.lost[of] && (of == from || at_home) {
@@ -295,6 +302,11 @@ impl Sim {
                     return true;
                 }
             }
+        }
+        if let Some(state) = self.records.lists[region].last().filter(|state| state.list.id == list.id) {
+            let dropped = state.list.entries.keys().filter(|tape| !list.entries.contains_key(*tape));
+            let at = self.t;
+            self.records.dropped.extend(dropped.map(|tape| ((*tape, list.id), at)));
         }
         for (tape, entry) in &list.entries {
             let name = (*tape, list.id);

@@ -105,9 +105,9 @@ impl Follower {
             .iter()
             .filter(|(tape, state)| {
                 let gone = !scan.registered.contains(tape) && Some(**tape) != self.own;
-                // Left out while it differs from its entry, it would claim what the entry says (I9).
-                let equal = self.lists.entry(**tape).is_none_or(|entry| entry.progress == state.progress);
-                gone && equal
+                // Left out while it lacks what its entry says, it would claim that all the same (I9).
+                let no_less = state.retired.as_ref().is_none_or(|entry| state.progress.covers_all(entry));
+                gone && no_less
                     && state.home == Some(region)
                     && now.mono.since(state.heard) > ttl
                     && state.gap.is_none()
@@ -160,7 +160,7 @@ impl Follower {
         for (tape, entry) in &list.entries {
             if let Some(state) = self.tapes.get_mut(tape) {
                 state.home = Some(region);
-                state.settled = state.settled.max(entry.progress.next - 1);
+                state.retired = Some(entry.progress.clone());
             }
         }
         self.lists.adopt(region, list);

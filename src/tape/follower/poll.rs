@@ -159,7 +159,7 @@ impl Follower {
         let Some(state) = self.tapes.get_mut(&tape) else { return };
         let held = state.held.last_key_value().map_or(0, |(seq, _)| *seq);
         let top = if self.rules.top_remembers { state.top } else { held };
-        let top = top.max(state.low).max(state.settled);
+        let top = top.max(state.low).max(state.settled());
         if top < state.progress.next {
             (state.hole_since, state.missing_since) = (None, None);
             return;
@@ -208,7 +208,7 @@ impl Follower {
         let first = above.into_iter().chain(held).min();
         if next > state.low {
             let dead = state.is_dead(now.mono, &self.config);
-            let known = state.top.max(state.settled);
+            let known = state.top.max(state.settled());
             if dead && next <= known && !self.settled_and_expired(tape, first, now) {
                 let end = first.map_or(known.max(next) + 1, |(seq, _)| seq).min(asked_to + 1);
                 self.void(tape, next, end, now.mono);
@@ -252,10 +252,10 @@ impl Follower {
     /// The home region had these frames when it retired the tape, and they have expired since:
     /// that is a gap, also where nothing here says that they were acknowledged.
     fn settled_and_expired(&mut self, tape: TapeId, first: Option<(u64, Nanos)>, now: Now) -> bool {
-        let Some(state) = self.tapes.get(&tape).filter(|state| state.progress.next <= state.settled) else {
+        let Some(state) = self.tapes.get(&tape).filter(|state| state.progress.next <= state.settled()) else {
             return false;
         };
-        let settled = state.settled;
+        let settled = state.settled();
         if !self.have_expired(state, first, settled, now) {
             return false;
         }

@@ -60,8 +60,9 @@ pub(super) struct Followed {
     pub(super) top: u64,
     /// The highest seq that is known to be acknowledged.
     pub(super) low: u64,
-    /// The highest seq that the home region had when it retired the tape: there were frames up to it.
-    pub(super) settled: u64,
+    /// What the home region had when it retired the tape: there were frames up to there. Kept when
+    /// the entry is dropped from the list.
+    pub(super) retired: Option<Progress>,
     pub(super) unconfirmed: BTreeMap<u64, Unconfirmed>,
     /// When something new came last.
     pub(super) heard: Mono,
@@ -107,7 +108,7 @@ impl Followed {
             held_bytes: 0,
             top: progress.next - 1,
             low: 0,
-            settled: 0,
+            retired: None,
             unconfirmed: BTreeMap::new(),
             heard: now,
             hole_since: None,
@@ -138,6 +139,11 @@ impl Followed {
             wake: Mono(0),
             progress,
         }
+    }
+
+    /// The highest seq that the home region had when it retired the tape.
+    pub(super) fn settled(&self) -> u64 {
+        self.retired.as_ref().map_or(0, |progress| progress.next - 1)
     }
 
     pub(super) fn is_silent(&self, now: Mono, config: &FollowerConfig) -> bool {
