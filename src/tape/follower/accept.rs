@@ -113,7 +113,8 @@ impl Follower {
         now: Now,
     ) {
         let recover = progress.next > 1 && self.rules.recover;
-        let state = super::tape::Followed::new(home, progress, recover, now.mono);
+        let mut state = super::tape::Followed::new(home, progress, recover, now.mono);
+        state.retired = self.lists.entry(tape).map(|entry| entry.progress.clone());
         if let Some(old) = self.tapes.insert(tape, state) {
             self.wakes.remove(&(old.wake, tape));
         }

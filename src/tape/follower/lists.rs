@@ -148,7 +148,10 @@ impl Follower {
         if version == 0 {
             return;
         }
-        for (tape, entry) in list.entries.iter().filter(|(_, entry)| entry.k > known_k) {
+        let new: Vec<TapeId> =
+            list.entries.iter().filter(|(_, entry)| entry.k > known_k).map(|(tape, _)| *tape).collect();
+        self.lists.adopt(region, list.clone());
+        for (tape, entry) in list.entries.iter().filter(|(tape, _)| new.contains(tape)) {
             if self.rules.retired_followed && !self.tapes.contains_key(tape) {
                 if self.rules.retired_from_start {
                     self.start(*tape, region, now);
@@ -163,7 +166,6 @@ impl Follower {
                 state.retired = Some(entry.progress.clone());
             }
         }
-        self.lists.adopt(region, list);
     }
 
     /// Retires one dead tape of the own region, or drops the entries of expired ones.
