@@ -31,7 +31,7 @@ impl Follower {
     /// every mark covers.
     pub fn boot(&mut self, lists: Vec<(Region, u64, RetiredList)>, marks: &[Position], now: Now) {
         for (region, version, list) in lists {
-            self.adopt(region, version, list, now);
+            self.adopt(region, version, &list, now);
         }
         let marks = if self.rules.every_mark { marks } else { marks.get(..1).unwrap_or_default() };
         let mut named: BTreeSet<TapeId> = marks.iter().flat_map(|mark| mark.tapes.keys().copied()).collect();
@@ -132,13 +132,13 @@ impl Follower {
             (scan.reading_list, scan.list_due) = (false, due);
         }
         if let Some((version, list)) = answer {
-            self.adopt(region, version, list, now);
+            self.adopt(region, version, &list, now);
         }
     }
 
     /// The list of a region is known as far as this: every tape in it is followed, from 1 and not
     /// from its entry, so that a node that has just heard of a tape names it in its Positions.
-    fn adopt(&mut self, region: Region, version: u64, list: RetiredList, now: Now) {
+    fn adopt(&mut self, region: Region, version: u64, list: &RetiredList, now: Now) {
         let (known_id, known_k) = self.lists.get(region).map_or((0, 0), |known| (known.id, known.k));
         let known_k = if known_id == list.id { known_k } else { 0 };
         // Reads of a compare-and-set row are never stale: one that shows less is a list that was lost.
