@@ -119,6 +119,18 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Trades that compress badly: scattered times and sizes.
+fn fill(batch: u64) -> (std::ops::Range<u64>, Vec<Value>) {
+    let ids = 2 + batch * 2000..2 + (batch + 1) * 2000;
+    let scattered = |i: u64| {
+        let time = TIME + i64::try_from(i * 7919 % 1_000_003).expect("small");
+        let mut tick = trade("FULL", i, time);
+        tick["s"] = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33).into();
+        tick
+    };
+    (ids.clone(), ids.map(scattered).collect())
+}
+
 #[tokio::test]
 async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     // Where no file system can be mounted, the store's own tests show the same through its fault decorator.
@@ -137,11 +149,7 @@ async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     let mut acked = BTreeSet::from([1]);
     let mut refusal = None;
     for batch in 0..3_000_u64 {
-        let ids = 2 + batch * 2000..2 + (batch + 1) * 2000;
-        let ticks: Vec<Value> = ids
-            .clone()
-            .map(|i| trade("FULL", i, TIME + i64::try_from(i * 7919 % 1_000_003).expect("small")))
-            .collect();
+        let (ids, ticks) = fill(batch);
         let got = node.post_ticks(&ticks, "?backfill=true", Some(&format!("full {batch}"))).await;
         match got.status {
             200 => acked.extend(ids),
@@ -160,11 +168,7 @@ async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
     assert!(refusal.headers.contains_key("Retry-After"));
     assert!(!node.history("trades", "FULL", "").await.is_empty(), "reads go on");
     std::fs::remove_file(&filler).expect("space again");
-    let ids = 2 + batch * 2000..2 + (batch + 1) * 2000;
-    let ticks: Vec<Value> = ids
-        .clone()
-        .map(|i| trade("FULL", i, TIME + i64::try_from(i * 7919 % 1_000_003).expect("small")))
-        .collect();
+    let (ids, ticks) = fill(batch);
     let mut recovered = false;
     for _ in 0..600 {
         let got = node.post_ticks(&ticks, "?backfill=true", Some(&format!("full {batch}"))).await;

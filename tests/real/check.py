@@ -8,6 +8,7 @@ computed from the raw sources by other programs. Exit status 1 if anything diffe
 
 import argparse
 import collections
+import csv
 import decimal
 import gzip
 import json
@@ -163,7 +164,11 @@ def check_sp500(node, read, data, facts, folder):
     run = subprocess.run(command, capture_output=True, text=True, env=credentials(node))
     fact = facts["sp500_daily"]
     same(f"exit status of the S&P 500 import: {run.stderr[-600:]}", run.returncode, 1)
-    same("rows with a blank, refused by name", len(refused.read_text().splitlines()), fact["rows_with_a_blank"])
+    # Besides the rows with a blank, one real row (AOS, 2014-05-19) has a high below its low.
+    rows = list(csv.DictReader(plain.read_text().splitlines()))
+    bad = [row for row in rows if not all(row.values()) or decimal.Decimal(row["high"]) < decimal.Decimal(row["low"])]
+    same("rows refused by name", len(refused.read_text().splitlines()), len(bad))
+    same("rows with a blank", sum(not all(row.values()) for row in bad), fact["rows_with_a_blank"])
     bars = read.all("bars", ["AAPL"], timeframe="1Day", end="2018-12-31")["AAPL"]
     same("AAPL days", (len(bars), sum(b["v"] for b in bars)), (fact["AAPL"]["rows"], fact["AAPL"]["sum_of_volume"]))
     same("AAPL extremes", (float(max(b["h"] for b in bars)), float(min(b["l"] for b in bars))), (fact["AAPL"]["highest_high"], fact["AAPL"]["lowest_low"]))
@@ -187,8 +192,10 @@ def check_sp500(node, read, data, facts, folder):
     total = 0
     for at in range(0, len(symbols), 100):
         found = read.all("bars", symbols[at:at + 100], timeframe="1Day", start="2013-02-08", end="2018-02-08")
-        total += sum(b["v"] for symbol, bars in found.items() if symbol not in ("XXX", "AAA", "BBB", "ETF", "ABC") for b in bars)
-    same("S&P 500 volume", total, fact["sum_of_volume"])
+        # Symbols that other sets use as pseudonyms: their folded days are not of this set.
+        found = {symbol: bars for symbol, bars in found.items() if symbol not in ("XXX", "AAA", "BBB", "ETF")}
+        total += sum(b["v"] for symbol, bars in found.items() for b in bars if (symbol, b["t"][:10]) != ("ABC", "2013-06-08"))
+    same("S&P 500 volume", total, fact["sum_of_volume"] - sum(int(row["volume"] or 0) for row in bad))
 
 
 def main():
