@@ -15,4 +15,5 @@ mod ledger;
 mod node;
 mod overload;
 mod proxy;
+mod retention;
 mod retries;
