@@ -187,24 +187,6 @@ impl Keys {
         rows
     }
 
-    /// The key that a first start makes, with all scopes; none where there are keys.
-    ///
-    /// # Errors
-    /// [`AccessError`]
-    pub async fn bootstrap(&self, now: Nanos) -> Result<Option<NewKey>, AccessError> {
-        if !self.known.load().is_empty() {
-            return Ok(None);
-        }
-        let ask = KeyAsk {
-            label: "bootstrap".to_owned(),
-            scopes: Scope::ALL.to_vec(),
-            account: None,
-            requests_per_minute: None,
-            expires: None,
-        };
-        self.create(ask, &Actor::node(), now).await.map(Some)
-    }
-
     /// Makes a key.
     ///
     /// # Errors
@@ -465,17 +447,6 @@ mod tests {
         let newest = keys.rotate(&new.row.id, NOW, &Actor::operator(), NOW).await.unwrap();
         assert!(admitted(&keys, &new, NOW).is_err() && admitted(&keys, &newest, NOW).is_ok());
         assert!(keys.rotate(&new.row.id, NOW, &Actor::operator(), NOW).await.is_err(), "it is revoked");
-    }
-
-    #[tokio::test]
-    async fn the_first_start_makes_one_key_and_no_other_does() {
-        let (records, keys, _) = fresh().await;
-        let first = keys.bootstrap(NOW).await.unwrap().unwrap();
-        assert_eq!(first.row.scopes, Scope::ALL);
-        assert!(keys.bootstrap(NOW).await.unwrap().is_none());
-        let (again, _) = keys_over(&records, &[], moved_clock().1).await;
-        assert!(again.bootstrap(NOW).await.unwrap().is_none());
-        assert!(admitted(&again, &first, NOW).is_ok());
     }
 
     #[tokio::test]

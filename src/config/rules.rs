@@ -83,7 +83,6 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("store.block_cache_bytes", Rule::Number(MIB, 1_024 * GIB)),
     ("store.tape_hours", Rule::Number(0, 24 * 365)),
     ("store.low_space_percent", Rule::Number(0, 90)),
-    ("store.call_ms", Rule::Number(100, HOUR_MS)),
     ("history.linger_ms", Rule::Number(100, HOUR_MS)),
     ("history.block_ticks_max", Rule::Number(16, 65_536)),
     ("history.page_limit_default", Rule::Number(1, 1_000_000)),

@@ -156,8 +156,6 @@ pub struct Store {
     pub tape_hours: u64,
     /// Free space of the disk below which the node warns.
     pub low_space_percent: u64,
-    /// Deadline of a call to the store.
-    pub call_ms: u64,
 }
 
 impl Store {

@@ -46,6 +46,7 @@ impl Node {
             let mut ticks = every(SWEEP);
             while stop.run_until_cancelled(ticks.tick()).await.is_some() {
                 gate.sources.sweep();
+                gate.metrics.access_keys.set(count(gate.keys.list().len()));
                 unlink(&embedded, &view, age, (gate.clock)()).await;
             }
         });
@@ -101,12 +102,14 @@ impl Look {
 
     fn look_at_view(&self) {
         let now = (self.now)().mono;
-        let (caught_up, complete, bytes, held) = self.view.read(|view| {
+        let (caught_up, complete, bytes, status) = self.view.read(|view| {
             let (tail, follower) = (view.tail(), view.follower());
-            (follower.caught_up(), tail.complete(), tail.bytes(), follower.status(now).held_bytes)
+            (follower.caught_up(), tail.complete(), tail.bytes(), follower.status(now))
         });
+        let missing = &self.metrics.tape_acked_frame_missing;
+        missing.inc_by(status.acked_frames_missing.saturating_sub(missing.get()));
         self.metrics.tape_tail_bytes.set(count(bytes));
-        self.metrics.tape_held_bytes.set(count(held));
+        self.metrics.tape_held_bytes.set(count(status.held_bytes));
         // A tape that is found later is followed from its beginning by the live node: that the view was
         // at every end once is what readiness means, and it stays so.
         let caught_up = caught_up || self.followed.load(Ordering::Relaxed);

@@ -48,24 +48,12 @@ metrics! {
     ingest_in_flight_bytes: IntGauge = "tapeline_ingest_in_flight_bytes", "memory of requests being taken in", [];
     ingest_requests: IntCounterVec = "tapeline_ingest_requests_total", "requests of ticks, by outcome", ["outcome"];
     ingest_ticks: IntCounterVec = "tapeline_ingest_ticks_total", "ticks posted, by verdict", ["verdict"];
-    ingest_seconds: Histogram = "tapeline_ingest_durable_duration_seconds", "time from a decoded request until its ticks are durable", [];
     tape_frames: IntCounter = "tapeline_tape_frames_total", "frames appended and acknowledged", [];
-    tape_frame_bytes: Histogram = "tapeline_tape_frame_bytes", "sealed size of frames", [];
-    tape_append_seconds: Histogram = "tapeline_tape_append_duration_seconds", "time of an append to the store", [];
-    tape_append_failures: IntCounterVec = "tapeline_tape_append_failures_total", "appends that did not succeed, by kind", ["kind"];
     tape_queue_bytes: IntGauge = "tapeline_tape_queue_bytes", "ticks that wait for a frame", [];
     tape_tail_bytes: IntGauge = "tapeline_tape_tail_bytes", "memory of the newest ticks", [];
     tape_held_bytes: IntGauge = "tapeline_tape_held_bytes", "memory of frames that came before their predecessors", [];
-    tape_lag_seconds: Gauge = "tapeline_tape_lag_seconds", "age of the last frame when it was applied", [];
     tape_acked_frame_missing: IntCounter = "tapeline_tape_acked_frame_missing_total", "acknowledged frames that no replica has", [];
-    tape_requests_reach_seconds: Gauge = "tapeline_tape_requests_reach_seconds", "how far back requests are remembered", [];
-    history_blocks: IntCounterVec = "tapeline_history_blocks_total", "blocks written, by kind of tick", ["kind"];
-    history_mark_age_seconds: IntGaugeVec = "tapeline_history_mark_age_seconds", "age of a shard's mark", ["shard"];
-    history_pages: IntCounterVec = "tapeline_history_pages_total", "pages answered, by kind", ["kind"];
-    history_page_seconds: Histogram = "tapeline_history_page_duration_seconds", "time to read a page", [];
-    store_log_bytes: IntGauge = "tapeline_store_log_bytes", "size of the tapes on disk", [];
     store_log_cut_bytes: IntCounter = "tapeline_store_log_cut_bytes_total", "unacknowledged bytes cut from the end of a log when it was opened", [];
-    store_sync_seconds: Histogram = "tapeline_store_sync_duration_seconds", "time of an fdatasync", [];
     store_free_ratio: Gauge = "tapeline_store_free_ratio", "free share of the disk", [];
 }
 

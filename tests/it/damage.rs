@@ -78,6 +78,7 @@ async fn flipped_bytes_of_every_stored_file_never_show_a_wrong_price() {
             let what = format!("{} at {at}", file.display());
             match other.try_start().await {
                 Err(problem) => {
+                    assert!(!problem.contains("cut short"), "{what}: a panic is no name: {problem}");
                     assert!(problem.contains("error"), "{what}: the refusal has no name: {problem}");
                     refused += 1;
                 }
