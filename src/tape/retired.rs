@@ -135,6 +135,12 @@ impl RetiredLists {
         self.lists.values().find_map(|list| list.entries.get(&tape))
     }
 
+    /// The entry of a tape, and the id of its list.
+    #[must_use]
+    pub fn entry_of(&self, tape: TapeId) -> Option<(u64, &Retired)> {
+        self.lists.values().find_map(|list| list.entries.get(&tape).map(|entry| (list.id, entry)))
+    }
+
     /// What a Position says of a tape. One that it does not name is covered as far as its retired
     /// entry, where the Position's writer had seen that entry, and else not at all (I9).
     #[must_use]

@@ -125,6 +125,7 @@ impl Sim {
         if seq != low + 1 {
             self.fail(Check::Low, format!("frame {seq} of {tape} is acknowledged after {low}"));
         }
+        self.trace(tape, || format!("frame {seq} is acknowledged"));
         self.ledger.acked.insert((tape, seq));
         for (request, ticks) in frame.pieces.iter().map(piece_bits) {
             *self.ledger.acked_bits.entry(request).or_default() |= ticks;
@@ -157,6 +158,7 @@ impl Sim {
         if !self.nodes[node].applied.insert(name) {
             self.fail(Check::AppliedTwice, format!("frame {} of {} at node {node}", frame.seq, frame.tape));
         }
+        self.trace(frame.tape, || format!("node {node} applies {}", frame.seq));
         self.nodes[node].log.push(name);
         self.fold(node, frame);
     }
@@ -202,6 +204,16 @@ impl Sim {
         self.records.gaps[region].iter().any(holds)
     }
 
+    /// Whether readers are told that this frame may be missing: they are told the span of time of a
+    /// gap, which reaches further than its seqs where nobody is left who knows the last of them.
+    fn told(&self, region: usize, frame: &Frame) -> bool {
+        let skew = i64::try_from(self.knobs.skew_ms).unwrap() * 1_000_000;
+        let span = |gap: &tapeline::tape::GapRow| gap.from.0..=gap.to.0 + 2 * skew;
+        let tells =
+            |gap: &tapeline::tape::GapRow| gap.tape == frame.tape && span(gap).contains(&frame.received.0);
+        self.records.gaps[region].iter().any(tells)
+    }
+
     /// A frame that another region wrote and that expired before a cut healed, or while the nodes
     /// were down right after: this region never
     /// had a way to it, and where nothing that outlived it tells of it (its tape was retired before,
@@ -215,6 +227,7 @@ impl Sim {
 
     pub fn note_forgot(&mut self, node: usize, tape: TapeId) {
         self.counts.forgot += 1;
+        self.trace(tape, || format!("node {node} forgets"));
         let region = self.nodes[node].region;
         let low = self.low(tape);
         let reached = self.nodes[node].checked.get(&tape).copied().unwrap_or(1);
@@ -226,7 +239,8 @@ impl Sim {
                     ticks & !self.blocks[region].get(&request).copied().unwrap_or(0) == 0
                 })
             };
-        if (reached..=low).any(|seq| !self.beyond_reach(region, tape, seq) && !kept(seq)) {
+        let told = |seq: u64| self.told(region, &self.ledger.frames[&tape][&seq]);
+        if (reached..=low).any(|seq| !self.beyond_reach(region, tape, seq) && !told(seq) && !kept(seq)) {
             self.fail(
                 Check::Follow,
                 format!("node {node} forgot {tape} at {reached}, acknowledged is {low}"),
@@ -279,6 +293,16 @@ impl Sim {
     // ---- history
 
     pub fn check_mark(&mut self, region: usize, shard: u8, position: &Position) {
+        if let Some(tape) = self.trace {
+            self.trace(tape, || {
+                format!(
+                    "mark of shard {shard} at {region}: {:?} {:?} {:?}",
+                    self.truth(position, tape),
+                    position.tapes.get(&tape),
+                    position.seen
+                )
+            });
+        }
         let mut proven = Vec::new();
         let mut wrong = None;
         let Some(unproven) = self.unproven.get(&(region, shard)) else { return };

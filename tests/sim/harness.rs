@@ -5,6 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use tapeline::store::TapeId;
+use tapeline::tape::parse_tape_key;
+
 use crate::checks::{Check, Failure};
 use crate::mutants::{Mutant, Rules, mutants};
 use crate::schedule::{self, Scenario};
@@ -21,6 +24,7 @@ pub struct Arguments {
     mutant: Option<String>,
     seed: Option<u64>,
     scenario: Option<Scenario>,
+    trace: Option<TapeId>,
     filter: Option<String>,
     list: bool,
 }
@@ -28,8 +32,16 @@ pub struct Arguments {
 impl Arguments {
     /// Reads the arguments; those of the standard harness that mean nothing here are passed over.
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut arguments =
-            Self { seeds: 200, base: 0, mutant: None, seed: None, scenario: None, filter: None, list: false };
+        let mut arguments = Self {
+            seeds: 200,
+            base: 0,
+            mutant: None,
+            seed: None,
+            scenario: None,
+            trace: None,
+            filter: None,
+            list: false,
+        };
         let number = |word: Option<String>| -> Result<u64, String> {
             let word = word.ok_or("a number is expected")?;
             word.parse().map_err(|_| format!("{word} is no number"))
@@ -44,6 +56,10 @@ impl Arguments {
                     let name = words.next().unwrap_or_default();
                     arguments.scenario =
                         Some(Scenario::named(&name).ok_or(format!("no schedule is named {name}"))?);
+                }
+                "--trace" => {
+                    let word = words.next().unwrap_or_default();
+                    arguments.trace = Some(parse_tape_key(&word).ok_or(format!("{word} is no tape id"))?);
                 }
                 "--list" => arguments.list = true,
                 "--nocapture" | "--quiet" | "-q" | "--exact" | "--include-ignored" => {}
@@ -62,8 +78,8 @@ struct Run {
     counts: Counts,
 }
 
-fn one(seed: u64, scenario: Option<Scenario>, rules: Rules) -> Run {
-    let (scenario, sim) = schedule::run(seed, scenario, rules);
+fn one(seed: u64, scenario: Option<Scenario>, rules: Rules, trace: Option<TapeId>) -> Run {
+    let (scenario, sim) = schedule::run(seed, scenario, rules, trace);
     Run { seed, scenario, failures: sim.failures, counts: sim.counts }
 }
 
@@ -80,7 +96,7 @@ fn battery(seeds: std::ops::Range<u64>, scenario: Option<Scenario>, rules: Rules
                     if seed >= seeds.end {
                         break;
                     }
-                    let run = one(seed, scenario, rules);
+                    let run = one(seed, scenario, rules, None);
                     runs.lock().unwrap().push(run);
                 }
             });
@@ -177,7 +193,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return run_mutant(arguments, name);
     }
     if let Some(seed) = arguments.seed {
-        let run = one(seed, arguments.scenario, Rules::default());
+        let run = one(seed, arguments.scenario, Rules::default(), arguments.trace);
         println!("seed {seed} {:?}: {:?}\n{:?}", run.scenario, run.failures, run.counts);
         return if run.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }

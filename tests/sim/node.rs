@@ -129,13 +129,13 @@ impl Sim {
             let (version, list) = self.read_list(of, region, false);
             lists.push((region_name(of), version, list));
         }
-        // Any older mark is as good (I6).
         // Any older mark is as good (I6), as long as frames live much longer than marks are old.
         let short_lived = self.knobs.frame_ttl_ms < 1_000_000;
         let marks = self.read_marks(region, if short_lived { 0 } else { 2 });
         view.boot(lists, marks, now);
         let started: Vec<(TapeId, u64)> =
             view.follower().followed().map(|(tape, progress)| (tape, progress.next)).collect();
+        started.iter().for_each(|(tape, next)| self.trace(*tape, || format!("node {node} boots at {next}")));
         let writer = self.new_writer(node);
         view.set_own(writer.tape());
         let linger_ms = self.knobs.linger_ms;
@@ -365,6 +365,7 @@ impl Sim {
             FollowerEffect::PutGap(row) => {
                 let (delay, known) = (self.rng.range(5, 200), self.rng.chance(80));
                 self.at_node(delay, node, move |sim| {
+                    sim.trace(row.tape, || format!("gap at {region}: {row:?}"));
                     sim.records.gaps[region].push(row);
                     let now = sim.now(node);
                     sim.view(node).gap_put(&row, known, now);

@@ -3,6 +3,8 @@
 use tapeline::market::RequestKey;
 use tapeline::market::{Event, Kind, Nanos, Origin, Price, Quote, Row, Symbol, Tick, Trade};
 
+use tapeline::store::TapeId;
+
 use crate::mutants::Rules;
 use crate::node::Node;
 use crate::rng::Rng;
@@ -166,12 +168,13 @@ pub fn rows_of(request: usize, ticks: Bits) -> Vec<Row> {
 }
 
 /// One run. Returns the world as it ended: at its end, or at the first failed check.
-pub fn run(seed: u64, scenario: Option<Scenario>, rules: Rules) -> (Scenario, Sim) {
+pub fn run(seed: u64, scenario: Option<Scenario>, rules: Rules, trace: Option<TapeId>) -> (Scenario, Sim) {
     let mut rng = Rng::new(seed ^ 0x7a9e_11ce);
     let drawn = draw(&mut rng);
     let scenario = scenario.unwrap_or(drawn);
     let knobs = knobs(&mut rng, scenario);
     let mut sim = Sim::new(seed, knobs, rules);
+    sim.trace = trace;
     let regions: &[usize] = if sim.knobs.embedded { &[0] } else { &[0, 0, 1, 1] };
     for region in regions {
         sim.nodes.push(Node::new(*region));

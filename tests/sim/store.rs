@@ -241,6 +241,7 @@ impl Sim {
         let own = self.t + self.rng.range(1, 20);
         let other = self.t + self.rng.pick(&[200, 2_000, 8_000, 8_000, 40_000]);
         let visible = if region == 0 { [own, other] } else { [other, own] };
+        self.trace(tape, || format!("row at {region}, seen elsewhere at {other}: {row:?}"));
         let states =
             self.records.registry.entry(tape).or_insert_with(|| Registered { region, states: Vec::new() });
         states.states.push((row, self.t, visible));
@@ -306,11 +307,16 @@ impl Sim {
         if let Some(state) = self.records.lists[region].last().filter(|state| state.list.id == list.id) {
             let dropped = state.list.entries.keys().filter(|tape| !list.entries.contains_key(*tape));
             let at = self.t;
-            self.records.dropped.extend(dropped.map(|tape| ((*tape, list.id), at)));
+            let dropped: Vec<TapeId> = dropped.copied().collect();
+            dropped.iter().for_each(|tape| self.trace(*tape, || format!("entry dropped at {region}")));
+            self.records.dropped.extend(dropped.into_iter().map(|tape| ((tape, list.id), at)));
         }
         for (tape, entry) in &list.entries {
             let name = (*tape, list.id);
             let known = self.records.ever_retired.insert(name, (region, entry.k, entry.progress.clone()));
+            if known.as_ref().is_none_or(|(_, k, _)| *k != entry.k) {
+                self.trace(*tape, || format!("retired at {region}: {entry:?}"));
+            }
             if known.is_none() {
                 self.counts.retired += 1;
             }

@@ -162,6 +162,8 @@ pub struct Sim {
     /// Frames that a region's and shard's blocks are not known to have.
     pub unproven: BTreeMap<(usize, u8), BTreeMap<TapeId, BTreeSet<u64>>>,
     pub tokens: u64,
+    /// What happens to this tape is printed.
+    pub trace: Option<TapeId>,
 }
 
 impl Sim {
@@ -186,6 +188,7 @@ impl Sim {
             blocks: [BTreeMap::new(), BTreeMap::new()],
             unproven: BTreeMap::new(),
             tokens: 0,
+            trace: None,
             knobs,
             rules,
         }
@@ -256,6 +259,13 @@ impl Sim {
 
     pub fn fail(&mut self, check: Check, what: String) {
         self.failures.push(Failure { check, what, at: self.t });
+    }
+
+    /// Prints what happened to a tape, where it is the one that is looked at.
+    pub fn trace(&self, tape: TapeId, what: impl FnOnce() -> String) {
+        if self.trace == Some(tape) {
+            println!("{:>7} ms {}", self.t, what());
+        }
     }
 
     pub fn alive(&self) -> Vec<usize> {

@@ -114,7 +114,9 @@ impl Follower {
     ) {
         let recover = progress.next > 1 && self.rules.recover;
         let mut state = super::tape::Followed::new(home, progress, recover, now.mono);
-        state.retired = self.lists.entry(tape).map(|entry| entry.progress.clone());
+        if let Some((list, entry)) = self.lists.entry_of(tape) {
+            (state.retired, state.retired_in) = (Some(entry.progress.clone()), list);
+        }
         if let Some(old) = self.tapes.insert(tape, state) {
             self.wakes.remove(&(old.wake, tape));
         }

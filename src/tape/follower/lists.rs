@@ -6,6 +6,7 @@ use super::super::frame::Region;
 use super::super::position::Position;
 use super::super::retired::{RETIRED_MAX, RetiredList};
 use super::super::time::Now;
+use super::tape::Followed;
 use super::{Follower, FollowerEffect, ScannedTape};
 use crate::store::TapeId;
 
@@ -163,7 +164,7 @@ impl Follower {
         for (tape, entry) in &list.entries {
             if let Some(state) = self.tapes.get_mut(tape) {
                 state.home = Some(region);
-                state.retired = Some(entry.progress.clone());
+                (state.retired, state.retired_in) = (Some(entry.progress.clone()), list.id);
             }
         }
     }
@@ -177,17 +178,23 @@ impl Follower {
         }
         let after = self.retire_after_ms();
         let live = self.live(self.config.region, now.mono);
+        let Some(scan) = self.scans.get(&self.config.region).filter(|scan| scan.scanned) else { return };
+        // One whose row has expired is forgotten soon. An entry that was dropped never comes back:
+        // nodes that have forgotten the tape would claim it by leaving it out (I9).
+        let retirable = |tape: &TapeId, state: &Followed| {
+            let known = list.entries.contains_key(tape) || state.retired_in == list.id;
+            scan.registered.contains(tape) && !known
+        };
         let mut dead = self.tapes.iter().filter(|(tape, state)| {
             state.home == Some(self.config.region)
                 && Some(**tape) != self.own
-                && !list.entries.contains_key(*tape)
+                && retirable(tape, state)
                 && (state.fin || now.mono.since(state.heard) > after)
                 && self.is_mine(**tape, &live)
         });
         let list = if let Some((tape, state)) = dead.next().filter(|_| list.entries.len() < RETIRED_MAX) {
             list.with(*tape, state.progress.clone())
         } else {
-            let Some(scan) = self.scans.get(&self.config.region).filter(|scan| scan.scanned) else { return };
             let gone = |tape: TapeId| !scan.registered.contains(&tape) && !self.tapes.contains_key(&tape);
             if !list.entries.keys().any(|tape| gone(*tape) && self.is_mine(*tape, &live)) {
                 return;

@@ -63,6 +63,8 @@ pub(super) struct Followed {
     /// What the home region had when it retired the tape: there were frames up to there. Kept when
     /// the entry is dropped from the list.
     pub(super) retired: Option<Progress>,
+    /// The list that said so.
+    pub(super) retired_in: u64,
     pub(super) unconfirmed: BTreeMap<u64, Unconfirmed>,
     /// When something new came last.
     pub(super) heard: Mono,
@@ -109,6 +111,7 @@ impl Followed {
             top: progress.next - 1,
             low: 0,
             retired: None,
+            retired_in: 0,
             unconfirmed: BTreeMap::new(),
             heard: now,
             hole_since: None,

@@ -238,3 +238,35 @@ fn boot_starts_at_what_every_mark_covers() {
     follower.boot(Vec::new(), &[mark(7), mark(4), mark(9)], at(0));
     assert_eq!(follower.own_progress(TapeId(9)), Some(&Progress::at(4)));
 }
+
+#[test]
+fn an_expired_tape_is_retired_neither_first_nor_again() {
+    let config = FollowerConfig::new(region("a"), vec![region("a")]);
+    let mut follower = Follower::new(config, Box::new(|| 77), at(0));
+    follower.set_own(TapeId(1));
+    follower.accept(frame(8, 1, 0, &[]), at(0));
+    follower.accept(frame(9, 1, 0, &[]), at(0));
+    // 8 was retired and its entry dropped by a node that has forgotten it; the row of 9 has expired.
+    let with = RetiredList { id: 77, ..RetiredList::default() }.with(TapeId(8), Progress::at(2));
+    let without = with.without(|_| true);
+    follower.list_read(region("a"), Some((1, with)), at(0));
+    let mut put = 0;
+    for ms in (500..700_000).step_by(500) {
+        for effect in serve(&mut follower, ms, &[], &[]) {
+            match effect {
+                FollowerEffect::ScanTapes(of) => {
+                    let row = ScannedTape { tape: TapeId(8), row: TapeRow::default(), written: at(ms).wall };
+                    follower.tapes_scanned(of, Some(vec![row]), at(ms));
+                }
+                FollowerEffect::ReadList(of) => {
+                    follower.list_read(of, Some((2, without.clone())), at(ms));
+                }
+                FollowerEffect::PutList { .. } => put += 1,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(put, 0);
+    let named: Vec<TapeId> = follower.position().tapes.into_keys().collect();
+    assert_eq!(named, [TapeId(8), TapeId(9)], "a Position names both for as long as they are followed");
+}
