@@ -94,6 +94,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("access.requests_burst", Rule::Number(1, MANY)),
     ("access.refresh_ms", Rule::Number(100, HOUR_MS)),
     ("access.keys_max", Rule::Number(1, MANY)),
+    ("access.audit_days", Rule::Number(1, 36_500)),
     ("telemetry.log_format", Rule::OneOf(&["human", "json"])),
     ("telemetry.log_level", Rule::LogFilter),
     ("demo.symbols", Rule::Number(1, 20_000)),

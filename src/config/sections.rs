@@ -199,6 +199,8 @@ pub struct Access {
     pub refresh_ms: u64,
     /// Keys in all.
     pub keys_max: usize,
+    /// How long entries of the audit are kept, in days.
+    pub audit_days: u64,
 }
 
 /// Logs.

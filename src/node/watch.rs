@@ -41,13 +41,16 @@ impl Node {
         let (gate, view, embedded) =
             (Arc::clone(&self.gate), Arc::clone(&self.view), Arc::clone(&self.embedded));
         let age = Duration::from_secs(self.config.store.tape_hours.saturating_mul(3_600));
+        let audit_age = Duration::from_secs(self.config.access.audit_days.saturating_mul(86_400));
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             let mut ticks = every(SWEEP);
             while stop.run_until_cancelled(ticks.tick()).await.is_some() {
                 gate.sources.sweep();
                 gate.metrics.access_keys.set(count(gate.keys.list().len()));
-                unlink(&embedded, &view, age, (gate.clock)()).await;
+                let now = (gate.clock)();
+                unlink(&embedded, &view, age, now).await;
+                drop_rows(&embedded, age, audit_age, now).await;
             }
         });
         let (gate, stop) = (Arc::clone(&self.gate), self.stop.clone());
@@ -79,6 +82,17 @@ async fn unlink(embedded: &EmbeddedStore, view: &Arc<SharedView>, age: Duration,
         Ok(0) => {}
         Ok(segments) => tracing::info!(segments, "unlinked segments of tapes that every mark covers"),
         Err(error) => tracing::warn!(%error, "a segment could not be unlinked"),
+    }
+}
+
+/// Forgets audit entries that are old enough, and registry rows that have outlived their frames:
+/// they are kept twice as long.
+async fn drop_rows(embedded: &EmbeddedStore, age: Duration, audit_age: Duration, now: Nanos) {
+    let before = |age: Duration| now.plus(i64::try_from(age.as_nanos()).map_or(i64::MIN, |age| -age));
+    match embedded.drop_rows(before(age.saturating_mul(2)), before(audit_age)).await {
+        Ok(0) => {}
+        Ok(rows) => tracing::debug!(rows, "forgot rows of the registry and the audit that are out of date"),
+        Err(error) => tracing::warn!(%error, "rows that are out of date could not be forgotten"),
     }
 }
 

@@ -32,6 +32,7 @@ mod bitflips;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ use super::{
     At, BlockKey, BlockPage, BlockRow, BucketKey, BucketRow, FrameRow, Order, Reach, Record, Records, Space,
     Span, Store, StoreError, StoreErrorKind, SymbolRow, TapeId,
 };
-use crate::market::{Bucket, Kind, Symbol};
+use crate::market::{Bucket, Kind, Nanos, Symbol};
 use crate::seal::Keyring;
 use blocks::Blocks;
 use lock::FolderLock;
@@ -273,6 +274,22 @@ impl EmbeddedStore {
     ) -> Result<usize, StoreError> {
         let retention = self.log.retention();
         blocking(move || retention.run(now, age, &covered)).await
+    }
+
+    /// Forgets registry rows older than `tapes_before` of tapes that no segment holds frames of,
+    /// and audit entries older than `audit_before`. Answers how many rows.
+    ///
+    /// # Errors
+    /// `Unknown` where the work is cut short.
+    pub async fn drop_rows(&self, tapes_before: Nanos, audit_before: Nanos) -> Result<usize, StoreError> {
+        let (log, records) = (Arc::clone(&self.log), Arc::clone(&self.records));
+        blocking(move || {
+            let version = |time: Nanos| u64::try_from(time.0 / 1_000).unwrap_or_default();
+            let held: BTreeSet<String> = log.tapes().iter().map(TapeId::to_string).collect();
+            let tapes = records.drop_rows(Space::Tapes, version(tapes_before), &|key| held.contains(key));
+            Ok(tapes + records.drop_rows(Space::Audit, version(audit_before), &|_| false))
+        })
+        .await
     }
 
     /// Reads everything that is stored while the store is open, and names what is damaged.

@@ -37,6 +37,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +48,7 @@ use parking_lot::{Mutex, RwLock};
 use super::disk::Disk;
 use super::{EmbeddedOptions, Finding, Progress};
 use crate::seal::Keyring;
-use crate::store::{FrameRow, StoreError};
+use crate::store::{FrameRow, StoreError, TapeId};
 
 use index::{Cache, Shared};
 use writer::{Queue, Writer};
@@ -164,6 +165,14 @@ impl TapeLog {
     pub(super) fn segments(&self) -> usize {
         let shared = self.core.shared.read();
         shared.finished.len() + usize::from(shared.active.is_some())
+    }
+
+    /// The tapes of which some segment holds frames.
+    pub(super) fn tapes(&self) -> BTreeSet<TapeId> {
+        let shared = self.core.shared.read();
+        let finished = shared.finished.iter().flat_map(|segment| &segment.spans).map(|span| span.tape);
+        let active = shared.active.iter().flat_map(|active| active.entries.keys()).map(|(tape, _)| *tape);
+        finished.chain(active).collect()
     }
 
     /// Writes what is queued, then stops. Blocks.

@@ -16,7 +16,10 @@
 //! files are written anew under the next generation and renamed into place, `a` first. Writing
 //! goes on only when both have it, so a file of a lower generation says the same.
 //!
-//! Limits: 512 bytes a part and a key, 1 MiB a body, `records_bytes_max` for all rows.
+//! Limits: 512 bytes a part and a key, 1 MiB a body, `records_bytes_max` for all rows, of which
+//! what the tapes need (registry, marks, gaps, retired lists) has a quarter for itself: however
+//! many keys and audit entries there are, marks go on. Rows that are out of date
+//! ([`RecordFiles::drop_rows`]) leave memory at once and the files when they are written anew.
 
 mod file;
 #[cfg(test)]
@@ -214,14 +217,34 @@ impl RecordFiles {
             )));
         }
         let bytes = self.rows.read().bytes;
-        if bytes + entry.bytes() > self.bytes_max {
+        let (most, of) = match space {
+            Space::Keys | Space::Audit => (self.bytes_max / 4 * 3, "three quarters of "),
+            Space::Tapes | Space::Marks | Space::Gaps | Space::Retired => (self.bytes_max, ""),
+        };
+        if bytes + entry.bytes() > most {
             return Err(StoreError::refused(format!(
-                "the rows in {} have {bytes} bytes, at most {} may (records_bytes_max)",
+                "the rows in {} have {bytes} bytes, with those of `{}` at most {most} ({of}store.records_bytes_max)",
                 self.folder.display(),
-                self.bytes_max
+                space.name()
             )));
         }
         Ok(())
+    }
+
+    /// Forgets the rows of a space whose version is below `before` and that are not to be kept.
+    /// Answers how many. They come back when the files are opened again before they were written
+    /// anew: forget them again. Waits for a write.
+    pub(super) fn drop_rows(&self, space: Space, before: u64, keep: &dyn Fn(&str) -> bool) -> usize {
+        let _no_write = self.files.lock();
+        let mut rows = self.rows.write();
+        let old = |(key, (version, _)): &(&Key, &(u64, Bytes))| {
+            key.space == space && *version < before && !keep(&key.key)
+        };
+        let gone: Vec<Key> = rows.by_key.iter().filter(old).map(|(key, _)| key.clone()).collect();
+        for key in &gone {
+            rows.remove(key);
+        }
+        gone.len()
     }
 
     /// Writes both files anew with what the rows are now.
@@ -277,6 +300,12 @@ impl Rows {
         let key_bytes = entry.key.bytes();
         if let Some((_, old)) = self.by_key.insert(entry.key, (entry.version, entry.body)) {
             self.bytes -= key_bytes + old.len();
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some((_, body)) = self.by_key.remove(key) {
+            self.bytes -= key.bytes() + body.len();
         }
     }
 }

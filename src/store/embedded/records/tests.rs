@@ -172,3 +172,28 @@ fn the_golden_file() {
     let bytes = file::encode_file(&ring, 1, 1, std::iter::once(entry));
     assert_eq!(bytes, crate::market::golden::block("records-file"));
 }
+
+#[test]
+fn keys_and_audit_leave_room_for_what_the_tapes_need() {
+    let folder = quick_folder();
+    let (records, _) = RecordFiles::open(folder.path(), keyring(), 8_000, true).unwrap();
+    let filled = (1..).find_map(|version: u64| {
+        let entry = record(&format!("{version:020}"), version);
+        records.put(Space::Audit, "2026-01-05", entry).err().map(|error| (version, error))
+    });
+    let (refused, error) = filled.unwrap();
+    assert!(
+        error.kind == StoreErrorKind::Refused && error.to_string().contains("records_bytes_max"),
+        "{error}"
+    );
+    records.put(Space::Marks, "local", record("0", 1)).unwrap();
+    assert_eq!(
+        records.drop_rows(Space::Audit, refused - 1, &|key| key.ends_with('3')),
+        usize::try_from(refused - 2).unwrap() - (1..refused - 1).filter(|version| version % 10 == 3).count()
+    );
+    records.put(Space::Audit, "2026-01-05", record("z", refused)).unwrap();
+    let left: Vec<u64> =
+        records.scan(Space::Audit, "2026-01-05", None, 100).iter().map(|row| row.version).collect();
+    assert!(left.contains(&3) && left.contains(&(refused - 1)) && !left.contains(&1), "{left:?}");
+    assert_eq!(all(&records).len(), 1, "other spaces are left alone");
+}
