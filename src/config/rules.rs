@@ -90,6 +90,8 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("history.symbols_max", Rule::Number(1, 100_000)),
     ("history.page_read_bytes_max", Rule::Number(MIB, 16 * GIB)),
     ("history.after_wait_ms", Rule::Number(0, 60_000)),
+    ("history.reads_max", Rule::Number(1, 65_536)),
+    ("history.read_wait_ms", Rule::Number(0, 60_000)),
     ("access.requests_per_minute", Rule::Number(1, MANY)),
     ("access.requests_burst", Rule::Number(1, MANY)),
     ("access.refresh_ms", Rule::Number(100, HOUR_MS)),

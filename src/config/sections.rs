@@ -185,6 +185,10 @@ pub struct History {
     pub page_read_bytes_max: usize,
     /// How long a read waits for the position that it names.
     pub after_wait_ms: u64,
+    /// Reads at once.
+    pub reads_max: usize,
+    /// How long one more waits for its turn, in milliseconds.
+    pub read_wait_ms: u64,
 }
 
 /// Keys and their limits.

@@ -38,6 +38,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub async fn bars(&self, query: &BarQuery) -> Result<Page<BarSpan>, ReadError> {
+        let _turn = self.turn().await?;
         let mut budget = self.budget();
         let mut pages = Pages::new(&query.symbols, query.cursor, query.limit, self.limits.probes_max);
         while let Some((symbol, resume)) = pages.ask() {

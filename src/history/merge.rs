@@ -99,6 +99,13 @@ impl Merge {
         first <= *needed.end() && last >= *needed.start()
     }
 
+    /// Takes in a copy of a row, where it may be needed.
+    pub fn offer(&mut self, row: &Row) {
+        if self.needs(row.tick.time, row.tick.time) {
+            self.push(row.clone());
+        }
+    }
+
     /// Takes in a row.
     pub fn push(&mut self, row: Row) {
         let time = row.tick.time;

@@ -7,8 +7,10 @@
 //!
 //! Numbers: a page is at most 10,000 data points over all symbols. A read holds at most twice
 //! the rows it was asked for, all ticks of one nanosecond, and one page of blocks as stored
-//! ([`ReadLimits::blocks_bytes_max`]); it ends a page early rather than read more than
-//! [`ReadLimits::page_read_bytes_max`] stored bytes for it.
+//! ([`ReadLimits::blocks_bytes_max`]); what is in the tail it does not copy. As soon as it has
+//! a data point it ends a page early rather than read more than
+//! [`ReadLimits::page_read_bytes_max`] stored bytes for it. So many read at once
+//! ([`ReadLimits::reads_max`]); more wait a moment and are then refused.
 //!
 //! Promises: the tail is read before the blocks, so that no tick is missed that moves from
 //! one to the other meanwhile; one tick an id; the total order (event time, order, id); a page
@@ -41,21 +43,20 @@ pub use page::{Cursor, PageToken, Resume};
 pub use reader::{BarQuery, BarSpan, ReadError, ReadLimits, Reader, TickQuery};
 pub use symbols::SymbolPage;
 
-use crate::market::{Row, Series};
+use crate::market::{Nanos, Series};
 use crate::seal::SealKey;
-use crate::store::{BlockKey, BucketKey, Span};
-use crate::tape::{CatchingUp, WaitToken};
+use crate::store::{BlockKey, BucketKey};
+use crate::tape::{CatchingUp, Snapshot, WaitToken};
 
 /// The tail as readers see it.
 #[async_trait]
 pub trait TailDoor: Send + Sync + 'static {
-    /// The ticks of a series in a span of event time, in any order, copies included, taken in
-    /// one step. It holds every tick of the node's position that was not in a block when it
-    /// was taken.
+    /// The ticks of a series, taken in one step. It holds every tick of the node's position that
+    /// was not in a block when it was taken.
     ///
     /// # Errors
     /// [`CatchingUp`] where it cannot promise that.
-    fn snapshot(&self, series: Series, span: &Span) -> Result<Vec<Row>, CatchingUp>;
+    fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp>;
 
     /// At most `limit` series that have ticks in the tail, ascending, from `from` on.
     fn series_from(&self, from: Series, limit: usize) -> Vec<Series>;
@@ -65,13 +66,15 @@ pub trait TailDoor: Send + Sync + 'static {
     async fn wait_for(&self, token: &WaitToken, deadline: Duration) -> bool;
 }
 
-/// The full key of a block's row, under which its table is sealed.
+/// What a block's table is sealed for: its row's key, and what else the row says of it.
 #[must_use]
-pub fn block_seal_key(bucket: &BucketKey, block: &BlockKey) -> SealKey {
+pub fn block_seal_key(bucket: &BucketKey, block: &BlockKey, last: Nanos, count: u32) -> SealKey {
     SealKey::new("block")
         .part(bucket.symbol.padded())
         .part(&bucket.bucket.0.to_be_bytes())
         .part(&[block.kind.number()])
         .part(&block.first.0.to_be_bytes())
         .part(&block.id)
+        .part(&last.0.to_be_bytes())
+        .part(&count.to_be_bytes())
 }

@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::amend::{Entry, Wanted, amend, reach};
 use super::fill::{Budget, Page, Pages, Part};
 use super::merge::{Key, Merge, Merged};
@@ -37,6 +39,10 @@ pub struct ReadLimits {
     pub probes_max: usize,
     /// How long a read waits for the position it names.
     pub after_wait: Duration,
+    /// Reads at once.
+    pub reads_max: usize,
+    /// How long one more waits for its turn.
+    pub read_wait: Duration,
 }
 
 impl Default for ReadLimits {
@@ -48,6 +54,8 @@ impl Default for ReadLimits {
             fold_rows: 16_384,
             probes_max: 64,
             after_wait: Duration::from_millis(500),
+            reads_max: 64,
+            read_wait: Duration::from_secs(1),
         }
     }
 }
@@ -59,6 +67,8 @@ impl ReadLimits {
         Self {
             page_read_bytes_max: config.page_read_bytes_max,
             after_wait: Duration::from_millis(config.after_wait_ms),
+            reads_max: config.reads_max,
+            read_wait: Duration::from_millis(config.read_wait_ms),
             ..Self::default()
         }
     }
@@ -70,6 +80,9 @@ pub enum ReadError {
     /// The tail has shed what no block holds yet. Later.
     #[error("history catching up")]
     CatchingUp,
+    /// As many reads as there may be are under way. Later.
+    #[error("{0} reads are under way, as many as there may be")]
+    Busy(usize),
     /// What is stored is damaged: names the block.
     #[error("stored history is damaged: {0}")]
     Corrupt(String),
@@ -135,6 +148,7 @@ pub struct Reader {
     pub(super) tail: Arc<dyn TailDoor>,
     pub(super) region: Region,
     pub(super) limits: ReadLimits,
+    turns: Semaphore,
 }
 
 impl Reader {
@@ -148,7 +162,8 @@ impl Reader {
         region: Region,
         limits: ReadLimits,
     ) -> Self {
-        Self { store, records, keyring, tail, region, limits }
+        let turns = Semaphore::new(limits.reads_max.clamp(1, Semaphore::MAX_PERMITS));
+        Self { store, records, keyring, tail, region, limits, turns }
     }
 
     /// The keys that page tokens are sealed with.
@@ -163,11 +178,18 @@ impl Reader {
         self.tail.wait_for(token, self.limits.after_wait).await
     }
 
+    /// A turn to read: so many reads at once bound the memory of all of them.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, ReadError> {
+        let turn = tokio::time::timeout(self.limits.read_wait, self.turns.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or(ReadError::Busy(self.limits.reads_max))
+    }
+
     /// A page of ticks.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn ticks(&self, query: &TickQuery) -> Result<Page<Entry>, ReadError> {
+        let _turn = self.turn().await?;
         let mut budget = self.budget();
         let mut pages = Pages::new(&query.symbols, query.cursor, query.limit, self.limits.probes_max);
         while let Some((symbol, resume)) = pages.ask() {
@@ -268,8 +290,8 @@ impl Reader {
             return Ok(Vec::new());
         }
         // The tail before anything else: see the head of this file.
-        for row in self.tail.snapshot(series, &needed)? {
-            merge.push(row);
+        for row in self.tail.snapshot(series)?.rows() {
+            merge.offer(row);
         }
         let mut walk = self.walk(series, &needed, order);
         while let Some(bucket) = walk.next().await? {
@@ -336,7 +358,7 @@ impl Reader {
             let (symbol, kind, first) = (key.symbol, block.key.kind.plural(), block.key.first);
             ReadError::Corrupt(format!("block of {kind} of {symbol} that begins at {first}: {why}"))
         };
-        let sealed = block_seal_key(&key, &block.key);
+        let sealed = block_seal_key(&key, &block.key, block.last, block.count);
         let body = self.keyring.open(&sealed, &block.body).map_err(|error| corrupt(error.to_string()))?;
         let rows = table::decode_block(&body).map_err(|error| corrupt(error.to_string()))?;
         let series = Series { symbol: key.symbol, kind: block.key.kind };

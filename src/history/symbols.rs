@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::reader::{ReadError, Reader};
-use crate::market::{Kind, Nanos, Series, Symbol};
+use crate::market::{Kind, Series, Symbol};
 use crate::store::SymbolRow;
 
 /// Series of the tail asked for at once.
@@ -79,8 +79,8 @@ impl Reader {
 
     /// What the tail has of a series.
     fn tail_row(&self, series: Series) -> Result<Option<SymbolRow>, ReadError> {
-        let rows = self.tail.snapshot(series, &(Nanos::MIN..=Nanos::MAX))?;
-        let times = || rows.iter().map(|row| row.tick.time);
+        let rows = self.tail.snapshot(series)?;
+        let times = || rows.rows().map(|row| row.tick.time);
         let row = times().min().zip(times().max()).map(|(first, last)| SymbolRow {
             symbol: series.symbol,
             kinds: 1 << series.kind.number(),

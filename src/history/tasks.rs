@@ -10,19 +10,19 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::keeper::{Block, Keeper, KeeperEffect};
 use super::{TailDoor, block_seal_key};
-use crate::market::{Row, Series};
+use crate::market::Series;
 use crate::seal::Keyring;
-use crate::store::{BlockRow, BucketKey, Space, Span, StoreError, TapeId};
+use crate::store::{BlockRow, BucketKey, Space, StoreError, TapeId};
 use crate::tape::tasks::{SharedView, ViewWorld};
-use crate::tape::{CatchingUp, Mark, WaitToken, shard_key};
+use crate::tape::{CatchingUp, Mark, Snapshot, WaitToken, shard_key};
 
 /// How often the keeper looks for shards that are due.
 const TICK: Duration = Duration::from_millis(250);
 
 #[async_trait]
 impl TailDoor for SharedView {
-    fn snapshot(&self, series: Series, span: &Span) -> Result<Vec<Row>, CatchingUp> {
-        self.read(|view| view.snapshot(series, span))
+    fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp> {
+        self.read(|view| view.snapshot(series))
     }
 
     fn series_from(&self, from: Series, limit: usize) -> Vec<Series> {
@@ -179,8 +179,9 @@ fn seal(keyring: &Keyring, buckets: &[(BucketKey, Vec<Block>)]) -> Vec<(BucketKe
         let row = |block: &Block| {
             let (id, table) = block.encode();
             let count = u32::try_from(block.rows.len()).unwrap_or(u32::MAX);
-            let body = keyring.seal(&block_seal_key(key, &id), &table);
-            BlockRow { key: id, last: block.last(), count, body }
+            let last = block.last();
+            let body = keyring.seal(&block_seal_key(key, &id, last, count), &table);
+            BlockRow { key: id, last, count, body }
         };
         (*key, blocks.iter().map(row).collect())
     };

@@ -21,7 +21,7 @@ use crate::store::{
     At, BlockKey, BlockPage, BlockRow, BucketKey, BucketRow, FrameRow, Order, Reach, Record, Records, Space,
     Span, Store, StoreError, SymbolRow, TapeId,
 };
-use crate::tape::{CatchingUp, Region, WaitToken};
+use crate::tape::{CatchingUp, Frame, Region, Snapshot, WaitToken, fixtures};
 
 pub(crate) fn symbol() -> Symbol {
     "AAPL".parse().unwrap()
@@ -285,13 +285,15 @@ pub(crate) struct MemoryTail {
 
 #[async_trait]
 impl TailDoor for MemoryTail {
-    fn snapshot(&self, series: Series, span: &Span) -> Result<Vec<Row>, CatchingUp> {
+    fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp> {
         if *self.shed.lock() {
             return Err(CatchingUp { frames: 1 });
         }
         let rows = self.rows.lock();
-        let wanted = rows.iter().filter(|row| row.tick.series() == series && span.contains(&row.tick.time));
-        Ok(wanted.cloned().collect())
+        let rows: Vec<Row> = rows.iter().filter(|row| row.tick.series() == series).cloned().collect();
+        let run = 0..rows.len();
+        let frame = Frame { rows, ..Frame::clone(&fixtures::frame(1, 1, 0, &[])) };
+        Ok(Snapshot::of(vec![(Arc::new(frame), run)]))
     }
 
     fn series_from(&self, from: Series, limit: usize) -> Vec<Series> {
@@ -352,7 +354,7 @@ pub(crate) fn blocks_of(keyring: &Keyring, rows: &[Row]) -> Vec<(BucketKey, Bloc
         id.copy_from_slice(&blake3::hash(&body).as_bytes()[..16]);
         let name = BlockKey { kind, first, id };
         let count = u32::try_from(rows.len()).unwrap();
-        let body = keyring.seal(&block_seal_key(&key, &name), &body);
+        let body = keyring.seal(&block_seal_key(&key, &name, last, count), &body);
         (key, BlockRow { key: name, last, count, body })
     };
     buckets.into_iter().map(block).collect()

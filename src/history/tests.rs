@@ -434,3 +434,13 @@ fn a_read_waits_for_what_it_names() {
     assert!(run(world.reader.wait_for(&token(5))));
     assert!(!run(world.reader.wait_for(&token(6))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_more_read_than_there_may_be_is_refused_and_the_next_is_served() {
+    let world = World::new(ReadLimits { reads_max: 1, ..ReadLimits::default() });
+    let query = ticks(symbols(&["AAPL"]), Order::Ascending, 10);
+    let turn = world.reader.turn().await.unwrap();
+    assert_eq!(world.reader.ticks(&query).await.unwrap_err(), ReadError::Busy(1));
+    drop(turn);
+    assert_eq!(world.reader.ticks(&query).await.unwrap().series, Vec::new());
+}

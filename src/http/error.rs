@@ -180,6 +180,7 @@ impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::CatchingUp => Self::unavailable("catching_up", "history catching up", 1),
+            error @ ReadError::Busy(_) => Self::unavailable("busy", error.to_string(), 1),
             ReadError::Corrupt(detail) => corrupt(&detail),
             ReadError::Store(error) => error.into(),
         }

@@ -20,7 +20,7 @@ use super::position::{Position, Progress, VOIDS_MAX};
 use super::ranges::Ranges;
 use super::time::Mono;
 use crate::market::{Row, Series};
-use crate::store::{Span, TapeId};
+use crate::store::TapeId;
 
 /// How far on each tape: a Position whose absent tapes are filled in.
 pub type Covered = BTreeMap<TapeId, Progress>;
@@ -82,6 +82,26 @@ struct Kept {
     order: u64,
     /// Ticks of each shard that no mark read before covers.
     open: BTreeMap<u8, usize>,
+}
+
+/// The ticks of one series in the tail at one instant, in no order, copies included. It holds on
+/// to their frames and copies nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    runs: Vec<(Arc<Frame>, Range<usize>)>,
+}
+
+impl Snapshot {
+    /// Runs of rows of frames.
+    #[must_use]
+    pub const fn of(runs: Vec<(Arc<Frame>, Range<usize>)>) -> Self {
+        Self { runs }
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.runs.iter().flat_map(|(frame, run)| frame.rows.get(run.clone()).unwrap_or_default())
+    }
 }
 
 /// The followed ticks that may not be in blocks yet.
@@ -152,18 +172,16 @@ impl Tail {
         self.frames.insert(name, Kept { frame, at: now, order: self.order, open });
     }
 
-    /// The ticks of a series in a span of event time, in no order, copies included.
+    /// The ticks of a series, of any event time.
     ///
     /// # Errors
     /// [`CatchingUp`] where frames are missing that no mark covers: blocks do not have them either.
-    pub fn snapshot(&self, series: Series, span: &Span) -> Result<Vec<Row>, CatchingUp> {
+    pub fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp> {
         self.complete()?;
-        let mut rows = Vec::new();
-        for (name, range) in self.series.get(&series).into_iter().flatten() {
-            let held = self.frames.get(name).and_then(|kept| kept.frame.rows.get(range.clone()));
-            rows.extend(held.into_iter().flatten().filter(|row| span.contains(&row.tick.time)).cloned());
-        }
-        Ok(rows)
+        let runs = self.series.get(&series).into_iter().flatten().filter_map(|(name, run)| {
+            self.frames.get(name).map(|kept| (Arc::clone(&kept.frame), run.clone()))
+        });
+        Ok(Snapshot::of(runs.collect()))
     }
 
     /// The series that have ticks here, ascending, from `from` on.
@@ -370,7 +388,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::market::{Kind, Nanos, Symbol};
+    use crate::market::{Kind, Symbol};
     use crate::tape::fixtures::frame;
 
     fn series(symbol: &str) -> Series {
@@ -378,7 +396,7 @@ mod tests {
     }
 
     fn count(tail: &Tail, symbol: &str) -> Result<usize, CatchingUp> {
-        tail.snapshot(series(symbol), &(Nanos(0)..=Nanos::MAX)).map(|rows| rows.len())
+        tail.snapshot(series(symbol)).map(|found| found.rows().count())
     }
 
     fn covered(next: u64) -> Covered {
@@ -406,7 +424,6 @@ mod tests {
         assert_eq!(count(&tail, "BBB"), Ok(2), "two lingers");
         tail.trim(&[], Mono(100));
         assert_eq!((count(&tail, "BBB"), tail.len()), (Ok(1), 1));
-        assert_eq!(tail.snapshot(series("AAPL"), &(Nanos(0)..=Nanos(5))), Ok(Vec::new()));
     }
 
     #[test]

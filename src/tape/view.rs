@@ -16,10 +16,10 @@ use super::marks::Mark;
 use super::position::Position;
 use super::requests::{Delivery, RequestMemory};
 use super::retired::RetiredList;
-use super::tail::{CatchingUp, Covered, Tail};
+use super::tail::{CatchingUp, Covered, Snapshot, Tail};
 use super::time::Now;
-use crate::market::{Row, Series};
-use crate::store::{Span, TapeId};
+use crate::market::Series;
+use crate::store::TapeId;
 
 /// The view's rules. All hold in production; the simulator breaks them one by one.
 #[doc(hidden)]
@@ -189,8 +189,8 @@ impl View {
     ///
     /// # Errors
     /// [`CatchingUp`] where the tail has shed frames that no mark covers.
-    pub fn snapshot(&self, series: Series, span: &Span) -> Result<Vec<Row>, CatchingUp> {
-        self.tail.snapshot(series, span)
+    pub fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp> {
+        self.tail.snapshot(series)
     }
 
     /// Shed frames to read and to give to [`Self::restore`]. See [`Tail::wanted`].

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use tapeline::market::{Nanos, Series};
-use tapeline::store::{Span, TapeId};
+use tapeline::market::Series;
+use tapeline::store::TapeId;
 use tapeline::tape::{Frame, GapReason, Position, Progress, WaitToken, shard_of};
 
 use crate::node::row_bits;
@@ -403,12 +403,11 @@ impl Sim {
     }
 
     fn snapshot(&mut self, node: usize) -> Option<BTreeMap<usize, Bits>> {
-        let span: Span = Nanos(0)..=Nanos::MAX;
         let mut found: BTreeMap<usize, Bits> = BTreeMap::new();
         for symbol in symbols() {
             for kind in KINDS {
-                for row in self.view(node).snapshot(Series { symbol, kind }, &span).ok()? {
-                    let (request, tick) = row_bits(&row);
+                for row in self.view(node).snapshot(Series { symbol, kind }).ok()?.rows() {
+                    let (request, tick) = row_bits(row);
                     *found.entry(request).or_default() |= tick;
                 }
             }
