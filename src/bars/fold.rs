@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Period;
 use super::conditions::{OpenClose, updates};
-use crate::market::{Bar, Event, Nanos, Place, Price, Row, TickId, canonical};
+use crate::market::{Bar, Event, Nanos, Place, Price, Row, Tick, TickId, canonical};
 
 /// What is remembered of a counted id: the id, 8 bytes of its content's hash and a byte of the
 /// hash table, which is at least 7/16 full.
@@ -132,12 +132,16 @@ impl Fold {
 
     /// Adds a trade.
     pub fn add(&mut self, row: &Row) -> Added {
-        let Event::Trade(trade) = &row.tick.event else { return Added::NotHere };
-        if self.period.start(row.tick.time) != self.start {
+        self.add_at(row.place(), &row.tick)
+    }
+
+    /// Adds a trade whose place is known, such as one of history, which keeps no origins.
+    pub fn add_at(&mut self, place: Place, tick: &Tick) -> Added {
+        let Event::Trade(trade) = &tick.event else { return Added::NotHere };
+        if self.period.start(tick.time) != self.start {
             return Added::NotHere;
         }
-        let place = row.place();
-        let added = self.count(place.id, row);
+        let added = self.count(place.id, tick);
         if added != Added::New {
             return added;
         }
@@ -166,8 +170,8 @@ impl Fold {
 
     /// Counts a trade that history shows as canceled or incorrect: the bar covers it without
     /// folding it. In an open fold that has folded the trade before, this calls for a refold.
-    pub fn add_struck(&mut self, row: &Row) -> Added {
-        let added = self.count(row.id(), row);
+    pub fn add_struck(&mut self, place: Place, tick: &Tick) -> Added {
+        let added = self.count(place.id, tick);
         if added == Added::Copy {
             self.refold = true;
             return Added::Refold;
@@ -180,7 +184,7 @@ impl Fold {
     /// In an open fold the trade that it names may have been folded, and a price cannot be
     /// taken out of a high: this calls for a refold.
     pub fn add_correction(&mut self, row: &Row) -> Added {
-        let added = self.count(row.id(), row);
+        let added = self.count(row.id(), &row.tick);
         if added == Added::New && self.seen.is_some() {
             self.refold = true;
             return Added::Refold;
@@ -188,9 +192,9 @@ impl Fold {
         added
     }
 
-    fn count(&mut self, id: TickId, row: &Row) -> Added {
+    fn count(&mut self, id: TickId, tick: &Tick) -> Added {
         if let Some(seen) = &mut self.seen {
-            let content = content_of(row);
+            let content = content_of(tick);
             match seen.ids.get(&id) {
                 Some(known) if *known != content => {
                     self.refold = true;
@@ -241,9 +245,9 @@ impl Seen {
     }
 }
 
-/// 64 bits of the hash of what a row says: enough to notice a copy that says something else.
-fn content_of(row: &Row) -> u64 {
-    let hash = blake3::hash(&canonical::bytes(&row.tick));
+/// 64 bits of the hash of what a tick says: enough to notice a copy that says something else.
+fn content_of(tick: &Tick) -> u64 {
+    let hash = blake3::hash(&canonical::bytes(tick));
     hash.as_bytes().first_chunk().map_or(0, |half| u64::from_le_bytes(*half))
 }
 
@@ -274,28 +278,21 @@ impl Folding {
     }
 
     /// Adds a trade of history; gives the bar before it where this trade begins another.
-    pub fn push(&mut self, row: &Row) -> Option<Folded> {
-        let done = self.turn_to(row.tick.time);
+    pub fn push(&mut self, place: Place, tick: &Tick) -> Option<Folded> {
+        let done = self.turn_to(tick.time);
         if let Some(fold) = &mut self.fold {
-            fold.add(row);
+            fold.add_at(place, tick);
         }
         done
     }
 
     /// Adds a trade that history shows as canceled or incorrect.
-    pub fn push_struck(&mut self, row: &Row) -> Option<Folded> {
-        let done = self.turn_to(row.tick.time);
+    pub fn push_struck(&mut self, place: Place, tick: &Tick) -> Option<Folded> {
+        let done = self.turn_to(tick.time);
         if let Some(fold) = &mut self.fold {
-            fold.add_struck(row);
+            fold.add_struck(place, tick);
         }
         done
-    }
-
-    /// Counts a correction or cancel to the bar of the trade that was pushed last.
-    pub fn push_correction(&mut self, row: &Row) {
-        if let Some(fold) = &mut self.fold {
-            fold.add_correction(row);
-        }
     }
 
     /// The last bar.
@@ -449,13 +446,14 @@ mod tests {
         );
         let mut open = fold(Period::Minute, "1:10*100/@ 2:12*300/@");
         assert_eq!(open.clone().add(&trade("1:11*100/@")), Added::Refold, "a copy that says something else");
-        assert_eq!(open.clone().add_struck(&trade("1:10*100/@")), Added::Refold);
+        let struck = trade("1:10*100/@");
+        assert_eq!(open.clone().add_struck(struck.place(), &struck.tick), Added::Refold);
         assert_eq!(open.add_correction(&cancel), Added::Refold);
         assert_eq!(line(&open), "refold");
 
         // From history: the canceled trade and its cancel are covered, not folded.
         let mut history = Fold::of_history(Period::Minute, start());
-        history.add_struck(&trade("1:10*100/@"));
+        history.add_struck(struck.place(), &struck.tick);
         history.add_correction(&cancel);
         history.add(&trade("2:12*300/@"));
         assert_eq!(line(&history), "12 12 12 12 300 1 12, covers 3");
@@ -488,7 +486,7 @@ mod tests {
         ];
         let folded = |rows: &[Row]| {
             let mut folding = Folding::new(Period::Minute);
-            let mut all: Vec<Folded> = rows.iter().filter_map(|row| folding.push(row)).collect();
+            let mut all: Vec<Folded> = rows.iter().filter_map(|row| folding.push(row.place(), &row.tick)).collect();
             all.extend(folding.finish());
             all
         };

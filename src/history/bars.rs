@@ -19,7 +19,7 @@ use super::fill::{Budget, Page, Pages, Part};
 use super::page::Resume;
 use super::reader::{BarQuery, BarSpan, ReadError, Reader};
 use crate::bars::{Aggregate, Folded, Folding, Period, Timeframe};
-use crate::market::{Bar, Event, Kind, Nanos, Origin, Row, Series, Symbol};
+use crate::market::{Bar, Event, Kind, Nanos, Series, Symbol};
 use crate::store::{Order, Span};
 use crate::wire::Mark;
 
@@ -237,7 +237,7 @@ impl<'a> BaseBars<'a> {
         self.fold_rows = limit.saturating_mul(2).min(self.reader.limits.fold_rows);
         let (entries, rest) = self.read(Kind::Trade, rest, limit, budget).await?;
         for entry in entries {
-            let done = fold(&mut self.folding, entry);
+            let done = fold(&mut self.folding, &entry);
             self.folded.ready.extend(done);
         }
         if rest.is_none() {
@@ -288,11 +288,11 @@ impl<'a> BaseBars<'a> {
 }
 
 /// Adds an entry of trades to a fold; gives the bar before it where it begins another.
-fn fold(folding: &mut Folding, entry: Entry) -> Option<BarSpan> {
-    let row = Row { tick: entry.tick, origin: Origin::UNKNOWN };
+fn fold(folding: &mut Folding, entry: &Entry) -> Option<BarSpan> {
+    let (place, tick) = (entry.key.place, &entry.tick);
     let folded = match entry.mark {
-        None | Some(Mark::Corrected) => folding.push(&row),
-        Some(Mark::Canceled | Mark::Incorrect) => folding.push_struck(&row),
+        None | Some(Mark::Corrected) => folding.push(place, tick),
+        Some(Mark::Canceled | Mark::Incorrect) => folding.push_struck(place, tick),
     };
     folded.and_then(bar_of)
 }

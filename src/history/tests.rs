@@ -12,7 +12,7 @@ use super::testing::{
     World, any_copies, blocks_of, cancel, correction, of, price, quote_at, time, trade, trade_at,
 };
 use crate::bars::{Folding, Timeframe};
-use crate::market::{Bar, Event, Kind, Nanos, Origin, Row, Symbol, Tick};
+use crate::market::{Bar, Event, Kind, Nanos, Origin, RequestKey, Row, Symbol, Tick};
 use crate::store::{Order, Record, Records, Space, Span, TapeId};
 use crate::tape::tasks::record_key;
 use crate::tape::{CatchingUp, GapReason, GapRow, WaitToken};
@@ -158,10 +158,9 @@ proptest! {
         let mut folding = Folding::new(Timeframe::parse(timeframe).unwrap().base());
         let mut folded = Vec::new();
         for entry in model(&rows) {
-            let row = Row { tick: entry.tick, origin: Origin::UNKNOWN };
             folded.extend(match entry.mark {
-                None | Some(Mark::Corrected) => folding.push(&row),
-                Some(_) => folding.push_struck(&row),
+                None | Some(Mark::Corrected) => folding.push(entry.key.place, &entry.tick),
+                Some(_) => folding.push_struck(entry.key.place, &entry.tick),
             });
         }
         folded.extend(folding.finish());
@@ -443,4 +442,24 @@ async fn one_more_read_than_there_may_be_is_refused_and_the_next_is_served() {
     assert_eq!(world.reader.ticks(&query).await.unwrap_err(), ReadError::Busy(1));
     drop(turn);
     assert_eq!(world.reader.ticks(&query).await.unwrap().series, Vec::new());
+}
+
+#[tokio::test]
+async fn a_bar_opens_and_closes_by_arrival_where_trades_have_no_number() {
+    for turn in 0..8_u8 {
+        let world = World::new(ReadLimits::default());
+        let unnumbered = |index: u32, text: &str| {
+            let mut row = trade(5, 1, text);
+            if let Event::Trade(trade) = &mut row.tick.event {
+                trade.id = None;
+            }
+            row.origin = Origin { received: Nanos(9), index, request: RequestKey([turn; 16]) };
+            row
+        };
+        let rows = [unnumbered(0, "10"), unnumbered(1, "11"), unnumbered(2, "12")];
+        world.put_tail(&rows);
+        let bars = all_bars(&world, bars("1Min", Order::Ascending, 10)).await;
+        let told: Vec<_> = bars.iter().map(|bar| (bar.bar.open, bar.bar.close)).collect();
+        assert_eq!(told, [(price("10"), price("12"))], "turn {turn}");
+    }
 }
