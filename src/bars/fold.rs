@@ -486,7 +486,8 @@ mod tests {
         ];
         let folded = |rows: &[Row]| {
             let mut folding = Folding::new(Period::Minute);
-            let mut all: Vec<Folded> = rows.iter().filter_map(|row| folding.push(row.place(), &row.tick)).collect();
+            let mut all: Vec<Folded> =
+                rows.iter().filter_map(|row| folding.push(row.place(), &row.tick)).collect();
             all.extend(folding.finish());
             all
         };

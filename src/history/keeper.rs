@@ -227,7 +227,7 @@ impl Keeper {
                 groups.entry((key, kind)).or_default().push(row.clone());
             }
         }
-        let position = view.mark_position();
+        let position = view.mark_position(number);
         shard.blocks = shard.blocks.max(view.mark(number).map_or(0, |mark| mark.blocks));
         let unmoved = shard.marked.as_ref() == Some(&position);
         shard.marked_at = now.mono;
@@ -376,7 +376,7 @@ mod tests {
         assert!(keeper.is_idle());
         view.mark_read(0, mark.clone(), at(61_300));
         assert_eq!(view.tail().open(0).map(|(frame, _)| frame.seq).collect::<Vec<_>>(), [2]);
-        assert_eq!(view.released(TapeId(9)), 1);
+        assert!(view.is_released(TapeId(9), &[1]) && !view.is_released(TapeId(9), &[1, 2]));
     }
 
     #[test]

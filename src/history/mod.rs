@@ -32,6 +32,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,7 +47,7 @@ pub use symbols::SymbolPage;
 use crate::market::{Nanos, Series};
 use crate::seal::SealKey;
 use crate::store::{BlockKey, BucketKey};
-use crate::tape::{CatchingUp, Snapshot, WaitToken};
+use crate::tape::{Snapshot, Unreadable, WaitToken};
 
 /// The tail as readers see it.
 #[async_trait]
@@ -55,11 +56,14 @@ pub trait TailDoor: Send + Sync + 'static {
     /// was not in a block when it was taken.
     ///
     /// # Errors
-    /// [`CatchingUp`] where it cannot promise that.
-    fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp>;
+    /// [`Unreadable`] where it cannot promise that.
+    fn snapshot(&self, series: Series) -> Result<Snapshot, Unreadable>;
 
     /// At most `limit` series that have ticks in the tail, ascending, from `from` on.
-    fn series_from(&self, from: Series, limit: usize) -> Vec<Series>;
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    fn series_from(&self, from: Bound<Series>, limit: usize) -> Result<Vec<Series>, Unreadable>;
 
     /// Waits until the node's position covers all that the token names, at most `deadline`;
     /// answers whether it does.

@@ -21,7 +21,7 @@ use crate::config;
 use crate::market::{Bar, Bucket, Kind, Nanos, Row, Series, Symbol, table};
 use crate::seal::Keyring;
 use crate::store::{BlockRow, BucketKey, Order, Records, Span, Store, StoreError};
-use crate::tape::{CatchingUp, Region, WaitToken};
+use crate::tape::{Region, Unreadable, WaitToken};
 
 /// What a read may take.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +77,7 @@ impl ReadLimits {
 /// Why a read has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// The tail has shed what no block holds yet. Later.
+    /// The node has just started, or the tail has shed what no block holds yet. Later.
     #[error("history catching up")]
     CatchingUp,
     /// As many reads as there may be are under way. Later.
@@ -91,9 +91,12 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
-impl From<CatchingUp> for ReadError {
-    fn from(_: CatchingUp) -> Self {
-        Self::CatchingUp
+impl From<Unreadable> for ReadError {
+    fn from(why: Unreadable) -> Self {
+        match why {
+            Unreadable::Starting | Unreadable::CatchingUp(_) => Self::CatchingUp,
+            Unreadable::Damaged(what) => Self::Corrupt(what),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The list of symbols: those that have blocks, and those that are only in the tail yet.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::reader::{ReadError, Reader};
 use crate::market::{Kind, Series, Symbol};
@@ -50,12 +51,12 @@ impl Reader {
             return Ok(symbols);
         };
         let begin = after.map_or(begin, |after| begin.max(after));
-        let mut from = Series { symbol: begin, kind: Kind::Trade };
+        let mut from = Bound::Included(Series { symbol: begin, kind: Kind::Trade });
         loop {
-            let page = self.tail.series_from(from, SERIES_ROWS);
+            let page = self.tail.series_from(from, SERIES_ROWS)?;
             let full = page.len() == SERIES_ROWS;
             for series in page {
-                from = series;
+                from = Bound::Excluded(series);
                 let symbol = series.symbol;
                 if !symbol.as_str().starts_with(prefix) {
                     return Ok(symbols);
@@ -70,9 +71,8 @@ impl Reader {
                     symbols.entry(symbol).and_modify(|known| *known = joined(*known, row)).or_insert(row);
                 }
             }
-            match next_series(from) {
-                Some(next) if full => from = next,
-                _ => return Ok(symbols),
+            if !full {
+                return Ok(symbols);
             }
         }
     }
@@ -98,16 +98,4 @@ fn joined(a: SymbolRow, b: SymbolRow) -> SymbolRow {
         first: a.first.min(b.first),
         last: a.last.max(b.last),
     }
-}
-
-/// The series after this one: its next kind, or the next symbol there could be.
-fn next_series(series: Series) -> Option<Series> {
-    if let Some(kind) = Kind::from_number(series.kind.number() + 1) {
-        return Some(Series { symbol: series.symbol, kind });
-    }
-    // The shortest text above a symbol is the symbol and the lowest character; of the longest
-    // symbols there is none, and asking again from its last kind costs one series read twice.
-    let mut text = series.symbol.as_str().as_bytes().to_vec();
-    text.push(b'-');
-    Some(Series { symbol: Symbol::parse(&text).ok()?, kind: Kind::Trade })
 }

@@ -1,5 +1,6 @@
 //! The keeper's task, and the tail as readers see it.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,19 +15,19 @@ use crate::market::Series;
 use crate::seal::Keyring;
 use crate::store::{BlockRow, BucketKey, Space, StoreError, TapeId};
 use crate::tape::tasks::{SharedView, ViewWorld};
-use crate::tape::{CatchingUp, Mark, Snapshot, WaitToken, shard_key};
+use crate::tape::{Mark, Snapshot, Unreadable, WaitToken, shard_key};
 
 /// How often the keeper looks for shards that are due.
 const TICK: Duration = Duration::from_millis(250);
 
 #[async_trait]
 impl TailDoor for SharedView {
-    fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp> {
+    fn snapshot(&self, series: Series) -> Result<Snapshot, Unreadable> {
         self.read(|view| view.snapshot(series))
     }
 
-    fn series_from(&self, from: Series, limit: usize) -> Vec<Series> {
-        self.read(|view| view.tail().series_from(from).take(limit).collect())
+    fn series_from(&self, from: Bound<Series>, limit: usize) -> Result<Vec<Series>, Unreadable> {
+        self.read(|view| view.series_from(from, limit))
     }
 
     async fn wait_for(&self, token: &WaitToken, deadline: Duration) -> bool {

@@ -1,7 +1,7 @@
 //! Rows, a store in memory and a tail, for the tests of this module and of `http`.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::store::{
     At, BlockKey, BlockPage, BlockRow, BucketKey, BucketRow, FrameRow, Order, Reach, Record, Records, Space,
     Span, Store, StoreError, SymbolRow, TapeId,
 };
-use crate::tape::{CatchingUp, Frame, Region, Snapshot, WaitToken, fixtures};
+use crate::tape::{CatchingUp, Frame, Region, Snapshot, Unreadable, WaitToken, fixtures};
 
 pub(crate) fn symbol() -> Symbol {
     "AAPL".parse().unwrap()
@@ -285,9 +285,9 @@ pub(crate) struct MemoryTail {
 
 #[async_trait]
 impl TailDoor for MemoryTail {
-    fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp> {
+    fn snapshot(&self, series: Series) -> Result<Snapshot, Unreadable> {
         if *self.shed.lock() {
-            return Err(CatchingUp { frames: 1 });
+            return Err(CatchingUp { frames: 1 }.into());
         }
         let rows = self.rows.lock();
         let rows: Vec<Row> = rows.iter().filter(|row| row.tick.series() == series).cloned().collect();
@@ -296,10 +296,10 @@ impl TailDoor for MemoryTail {
         Ok(Snapshot::of(vec![(Arc::new(frame), run)]))
     }
 
-    fn series_from(&self, from: Series, limit: usize) -> Vec<Series> {
+    fn series_from(&self, from: Bound<Series>, limit: usize) -> Result<Vec<Series>, Unreadable> {
         let rows = self.rows.lock();
         let series: std::collections::BTreeSet<Series> = rows.iter().map(|row| row.tick.series()).collect();
-        series.range(from..).take(limit).copied().collect()
+        Ok(series.range((from, Bound::Unbounded)).take(limit).copied().collect())
     }
 
     async fn wait_for(&self, token: &WaitToken, _: Duration) -> bool {

@@ -15,7 +15,7 @@ use crate::bars::{Folding, Timeframe};
 use crate::market::{Bar, Event, Kind, Nanos, Origin, RequestKey, Row, Symbol, Tick};
 use crate::store::{Order, Record, Records, Space, Span, TapeId};
 use crate::tape::tasks::record_key;
-use crate::tape::{CatchingUp, GapReason, GapRow, WaitToken};
+use crate::tape::{GapReason, GapRow, WaitToken};
 use crate::wire::Mark;
 
 /// Small limits, so that little data already takes many steps.
@@ -256,7 +256,7 @@ fn a_tail_that_has_shed_answers_nothing_rather_than_a_hole() {
     world.put_blocks(&[trade(1, 1, "10")]);
     *world.tail.shed.lock() = true;
     let query = ticks(symbols(&["AAPL"]), Order::Ascending, 10);
-    assert_eq!(run(world.reader.ticks(&query)), Err(ReadError::from(CatchingUp { frames: 1 })));
+    assert_eq!(run(world.reader.ticks(&query)), Err(ReadError::CatchingUp));
 }
 
 #[test]

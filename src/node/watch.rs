@@ -1,8 +1,6 @@
 //! What a node looks at now and then: its health, its disk, its metrics, old segments.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,7 +27,6 @@ impl Node {
             embedded: Arc::clone(&self.embedded),
             low_space_percent: self.config.store.low_space_percent,
             now: Arc::clone(&self.now),
-            followed: AtomicBool::new(false),
         };
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
@@ -77,7 +74,7 @@ fn every(period: Duration) -> tokio::time::Interval {
 async fn unlink(embedded: &EmbeddedStore, view: &Arc<SharedView>, age: Duration, now: Nanos) {
     let view = Arc::clone(view);
     let now = UNIX_EPOCH + Duration::from_nanos(u64::try_from(now.0).unwrap_or_default());
-    let covered = move |tape, seqs: RangeInclusive<u64>| view.read(|view| view.released(tape)) >= *seqs.end();
+    let covered = move |tape, seqs: &[u64]| view.read(|view| view.is_released(tape, seqs));
     match embedded.drop_segments(now, age, covered).await {
         Ok(0) => {}
         Ok(segments) => tracing::info!(segments, "unlinked segments of tapes that every mark covers"),
@@ -104,7 +101,6 @@ struct Look {
     embedded: Arc<EmbeddedStore>,
     low_space_percent: u64,
     now: NowFn,
-    followed: AtomicBool,
 }
 
 impl Look {
@@ -116,22 +112,15 @@ impl Look {
 
     fn look_at_view(&self) {
         let now = (self.now)().mono;
-        let (caught_up, complete, bytes, status) = self.view.read(|view| {
-            let (tail, follower) = (view.tail(), view.follower());
-            (follower.caught_up(), tail.complete(), tail.bytes(), follower.status(now))
-        });
+        let (readable, bytes, status) =
+            self.view.read(|view| (view.readable(), view.tail().bytes(), view.follower().status(now)));
         let missing = &self.metrics.tape_acked_frame_missing;
         missing.inc_by(status.acked_frames_missing.saturating_sub(missing.get()));
         self.metrics.tape_tail_bytes.set(count(bytes));
         self.metrics.tape_held_bytes.set(count(status.held_bytes));
-        // A tape that is found later is followed from its beginning by the live node: that the view was
-        // at every end once is what readiness means, and it stays so.
-        let caught_up = caught_up || self.followed.load(Ordering::Relaxed);
-        self.followed.store(caught_up, Ordering::Relaxed);
-        match (caught_up, complete) {
-            (true, Ok(())) => self.health.set("view", Status::Ok, "every tape is followed to its end"),
-            (false, _) => self.health.set("view", Status::Fail, "reading the tapes to their ends"),
-            (true, Err(catching_up)) => self.health.set("view", Status::Fail, catching_up.to_string()),
+        match readable {
+            Ok(()) => self.health.set("view", Status::Ok, "every tape is followed to its end"),
+            Err(why) => self.health.set("view", Status::Fail, why.to_string()),
         }
     }
 

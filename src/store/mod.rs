@@ -219,7 +219,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// The frames of a tape whose seq is in the range, ascending, perhaps with holes, at least
     /// one where there is one, and then as many as fit `bytes_max`. What is answered here has
-    /// been durable before the answer.
+    /// been durable before the answer. It may end before a row that cannot be read: the next
+    /// read begins with that one and fails.
     ///
     /// # Errors
     /// `Unknown` (nobody could be asked), `Corrupt` (names the row).

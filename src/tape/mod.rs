@@ -54,7 +54,7 @@
 //! * bytes from the hot bus: open, decode, [`View::accept`].
 //! * every few seconds: read the marks of the own region; [`View::mark_read`] each. And where
 //!   [`View::wanted`] names shed frames: read them; [`View::restore`] each.
-//! * embedded retention: a tape may be unlinked up to [`View::released`], where it is old enough.
+//! * embedded retention: frames may be unlinked where [`View::is_released`] and old enough.
 //!
 //! **Keeper** (module `history::keeper`), each second: owned = `Keeper::owned` with
 //! [`Follower::live`]; `tick` under the view's lock, so that snapshot and Position are of one
@@ -103,5 +103,5 @@ pub use resume::{Resume, ResumeConfig, ResumeRules, ResumeStep};
 pub use retired::{RETIRED_KEY, RETIRED_MAX, Retired, RetiredList, RetiredLists};
 pub use tail::{Backlog, CatchingUp, Covered, Snapshot, Tail, TailConfig, TailRules};
 pub use time::{Mono, Now};
-pub use view::{View, ViewRules};
+pub use view::{Unreadable, View, ViewRules};
 pub use writer::{Batch, Refusal, Rollover, Token, Writer, WriterConfig, WriterEffect, WriterRules};

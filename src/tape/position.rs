@@ -53,6 +53,12 @@ impl Progress {
         seq < self.next && !self.voids.contains(&seq)
     }
 
+    /// The first seq from here on that is covered.
+    #[must_use]
+    pub fn next_covered(&self, from: u64) -> Option<u64> {
+        (from..self.next).find(|seq| !self.voids.contains(seq))
+    }
+
     /// Whether all is covered that `other` covers.
     #[must_use]
     pub fn covers_all(&self, other: &Self) -> bool {

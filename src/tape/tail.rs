@@ -11,7 +11,7 @@
 //! that marks can pass what is held and room comes back.
 
 use std::collections::BTreeMap;
-use std::ops::{Range, RangeInclusive};
+use std::ops::{Bound, Range, RangeInclusive};
 use std::sync::Arc;
 
 use super::frame::Frame;
@@ -185,8 +185,8 @@ impl Tail {
     }
 
     /// The series that have ticks here, ascending, from `from` on.
-    pub fn series_from(&self, from: Series) -> impl Iterator<Item = Series> + '_ {
-        self.series.range(from..).map(|(series, _)| *series)
+    pub fn series_from(&self, from: Bound<Series>) -> impl Iterator<Item = Series> + '_ {
+        self.series.range((from, Bound::Unbounded)).map(|(series, _)| *series)
     }
 
     /// A frame, for a replay.
@@ -291,12 +291,12 @@ impl Tail {
     /// Shed frames to read from their tape and to [`Self::restore`], where there is room.
     #[must_use]
     pub fn wanted(&self) -> Option<(TapeId, RangeInclusive<u64>)> {
+        let (tape, shed) = self.shed.first_key_value()?;
         // What is done makes room when it is needed.
         let open = self.frames.values().filter(|kept| !kept.open.is_empty());
         let open: usize = open.map(|kept| kept.frame.memory()).sum();
         let room = open < self.config.bytes_max / 2;
-        let (tape, shed) = self.shed.first_key_value().filter(|_| room)?;
-        shed.iter().next().map(|range| (*tape, range))
+        if room { shed.iter().next().map(|range| (*tape, range)) } else { None }
     }
 
     /// Takes a shed frame back.
@@ -310,14 +310,10 @@ impl Tail {
         }
     }
 
-    /// Shed frames that exist nowhere any more (a gap tells so): nothing to wait for.
-    pub fn forgo(&mut self, tape: TapeId, seqs: RangeInclusive<u64>) {
-        if let Some(shed) = self.shed.get_mut(&tape) {
-            shed.remove_where(|seq| seqs.contains(&seq));
-            if shed.is_empty() {
-                self.shed.remove(&tape);
-            }
-        }
+    /// Whether a frame is shed.
+    #[must_use]
+    pub fn has_shed(&self, tape: TapeId, seq: u64) -> bool {
+        self.shed.get(&tape).is_some_and(|shed| shed.contains(seq))
     }
 
     /// Bytes of frames.

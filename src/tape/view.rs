@@ -6,14 +6,14 @@
 //! hub its cursor, a reader its tick list.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use super::follower::{Follower, FollowerEffect, ReadId, ScannedTape};
 use super::frame::{Frame, Region};
 use super::gaps::GapRow;
 use super::marks::Mark;
-use super::position::Position;
+use super::position::{Position, Progress};
 use super::requests::{Delivery, RequestMemory};
 use super::retired::RetiredList;
 use super::tail::{CatchingUp, Covered, Snapshot, Tail};
@@ -27,12 +27,28 @@ use crate::store::TapeId;
 pub struct ViewRules {
     /// A tape may be unlinked only as far as every mark covers it.
     pub release_by_every_mark: bool,
+    /// A void holds back no frame after it.
+    pub release_past_voids: bool,
 }
 
 impl Default for ViewRules {
     fn default() -> Self {
-        Self { release_by_every_mark: true }
+        Self { release_by_every_mark: true, release_past_voids: true }
     }
+}
+
+/// Why the tail cannot be read: it may lack what no block holds either.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// The tapes were not followed to their ends since the start.
+    #[error("the node has just started and reads its tapes")]
+    Starting,
+    /// The tail has shed what no mark covers.
+    #[error(transparent)]
+    CatchingUp(#[from] CatchingUp),
+    /// A frame that no mark covers is damaged.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 /// Follower, tail and memory of requests of a node.
@@ -45,6 +61,10 @@ pub struct View {
     marks: BTreeMap<u8, Mark>,
     covered: BTreeMap<u8, Covered>,
     delivered: Vec<Delivery>,
+    /// Every tape was followed to its end, at least once.
+    caught_up: bool,
+    /// Tapes with a frame that cannot be read: the lowest seq it may have, and what is wrong.
+    damaged: BTreeMap<TapeId, (u64, String)>,
 }
 
 impl View {
@@ -55,11 +75,13 @@ impl View {
             follower,
             tail,
             requests,
-            rules: ViewRules { release_by_every_mark: true },
+            rules: ViewRules { release_by_every_mark: true, release_past_voids: true },
             shards,
             marks: BTreeMap::new(),
             covered: BTreeMap::new(),
             delivered: Vec::new(),
+            caught_up: false,
+            damaged: BTreeMap::new(),
         }
     }
 
@@ -178,19 +200,62 @@ impl View {
         std::mem::take(&mut self.delivered)
     }
 
-    /// The most that a mark written now, after blocks of everything in the tail, may cover.
+    /// The most that a mark of the shard may cover that is written now, after blocks of everything
+    /// of the shard that waits in the tail.
     #[must_use]
-    pub fn mark_position(&self) -> Position {
-        let own = |tape| self.follower.own_progress(tape).cloned().unwrap_or_default();
-        self.tail.limit(self.follower.position(), own)
+    pub fn mark_position(&self, shard: u8) -> Position {
+        let own = |tape| self.follower.own_progress(tape);
+        let mut position =
+            self.tail.limit(self.follower.position(), |tape| own(tape).cloned().unwrap_or_default());
+        // What the mark that was read covers is in blocks, also where this node is not that far: a
+        // mark that went back could cover less than what was unlinked since.
+        for (tape, covered) in self.covered.get(&shard).into_iter().flatten() {
+            let Some(known) = position.tapes.get(tape).or_else(|| own(*tape)) else { continue };
+            let joined = known.join(covered);
+            if joined != *known {
+                position.tapes.insert(*tape, joined);
+            }
+        }
+        position
+    }
+
+    /// A frame of a tape cannot be read: the lowest seq it may have, and what is wrong. It is
+    /// told until the tape is followed beyond it.
+    pub fn tape_damaged(&mut self, tape: TapeId, seq: u64, what: String) {
+        self.damaged.insert(tape, (seq, what));
+    }
+
+    /// Whether the tail and blocks together hold all that was followed, and all that was there
+    /// when the node started.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn readable(&self) -> Result<(), Unreadable> {
+        if let Some((_, what)) = self.damaged.values().next() {
+            return Err(Unreadable::Damaged(what.clone()));
+        }
+        if !self.caught_up {
+            return Err(Unreadable::Starting);
+        }
+        Ok(self.tail.complete()?)
     }
 
     /// See [`Tail::snapshot`]. To be called before blocks are read (I7).
     ///
     /// # Errors
-    /// [`CatchingUp`] where the tail has shed frames that no mark covers.
-    pub fn snapshot(&self, series: Series) -> Result<Snapshot, CatchingUp> {
-        self.tail.snapshot(series)
+    /// [`Unreadable`].
+    pub fn snapshot(&self, series: Series) -> Result<Snapshot, Unreadable> {
+        self.readable()?;
+        Ok(self.tail.snapshot(series)?)
+    }
+
+    /// See [`Tail::series_from`].
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    pub fn series_from(&self, from: Bound<Series>, limit: usize) -> Result<Vec<Series>, Unreadable> {
+        self.readable()?;
+        Ok(self.tail.series_from(from).take(limit).collect())
     }
 
     /// Shed frames to read and to give to [`Self::restore`]. See [`Tail::wanted`].
@@ -204,17 +269,21 @@ impl View {
         self.tail.restore(frame, now.mono);
     }
 
-    /// Up to which seq a tape may be unlinked where it is old enough: the dense prefix that every
-    /// shard's mark covers. 0 where a shard has no mark.
+    /// Whether every shard's mark covers these frames: they may be unlinked where they are old
+    /// enough. One by one: a void, which was never written, holds nothing back.
     #[must_use]
-    pub fn released(&self, tape: TapeId) -> u64 {
-        let reach = |shard: u8| {
-            let progress = self.marks.get(&shard).map(|mark| self.follower.progress(&mark.position, tape));
-            progress.map_or(0, |progress| progress.voids.first().copied().unwrap_or(progress.next) - 1)
+    pub fn is_released(&self, tape: TapeId, seqs: &[u64]) -> bool {
+        let reach =
+            |shard: u8| self.marks.get(&shard).map(|mark| self.follower.progress(&mark.position, tape));
+        // The highest first: it is the one that is not covered yet.
+        let covers = |reach: Option<Progress>| {
+            reach.is_some_and(|progress| {
+                let void = if self.rules.release_past_voids { None } else { progress.voids.first() };
+                seqs.iter().rev().all(|seq| progress.covers(*seq) && void.is_none_or(|void| seq < void))
+            })
         };
-        let reaches = (0..self.shards).map(reach);
-        let released = if self.rules.release_by_every_mark { reaches.min() } else { reaches.max() };
-        released.unwrap_or(0)
+        let mut reaches = (0..self.shards).map(reach);
+        if self.rules.release_by_every_mark { reaches.all(covers) } else { reaches.any(covers) }
     }
 
     fn settle(&mut self, now: Now) {
@@ -222,5 +291,107 @@ impl View {
             self.tail.apply(Arc::clone(&frame), now.mono);
             self.delivered.push(self.requests.deliver(&frame, now.mono));
         }
+        self.caught_up = self.caught_up || self.follower.caught_up();
+        self.damaged.retain(|tape, (seq, _)| {
+            self.tail.has_shed(*tape, *seq)
+                || self.follower.own_progress(*tape).is_some_and(|own| own.next <= *seq)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::{Kind, Symbol};
+    use crate::tape::fixtures::{at, frame, region};
+    use crate::tape::{FollowerConfig, Mono, Progress, RequestConfig, TailConfig, TapeRow};
+
+    fn view() -> View {
+        let config = FollowerConfig::new(region("a"), vec![region("a")]);
+        let tail = Tail::new(TailConfig { shards: 1, ..TailConfig::default() });
+        let requests = RequestMemory::new(RequestConfig::default(), Mono(0));
+        View::new(Follower::new(config, Box::new(|| 1), at(0)), tail, requests, 1)
+    }
+
+    fn rows(view: &View) -> Result<usize, Unreadable> {
+        let series = Series { symbol: Symbol::parse(b"AAPL").unwrap(), kind: Kind::Trade };
+        view.snapshot(series).map(|found| found.rows().count())
+    }
+
+    /// Answers what the view asks for at this time; reads are answered by `read`.
+    fn serve(view: &mut View, ms: u64, read: impl Fn(RangeInclusive<u64>) -> Option<Vec<Arc<Frame>>>) {
+        for effect in view.poll(at(ms)) {
+            match effect {
+                FollowerEffect::ScanTapes(of) => {
+                    let row = TapeRow { low: 2, ..TapeRow::default() };
+                    let row = ScannedTape { tape: TapeId(9), row, written: at(ms).wall };
+                    view.tapes_scanned(of, Some(vec![row]), at(ms));
+                }
+                FollowerEffect::Read { id, seqs, .. } => view.read_done(id, read(seqs), at(ms)),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_before_every_tape_was_followed_to_its_end() {
+        let mut view = view();
+        assert_eq!(rows(&view), Err(Unreadable::Starting));
+        let all = [frame(9, 1, 0, &["AAPL"]), frame(9, 2, 1, &["AAPL"])];
+        let here = |seqs: RangeInclusive<u64>| {
+            Some(all.iter().filter(|frame| seqs.contains(&frame.seq)).cloned().collect())
+        };
+        for ms in 0..2_000 {
+            serve(&mut view, ms, here);
+            let told = rows(&view);
+            assert!(told == Err(Unreadable::Starting) || told == Ok(2), "{told:?}");
+        }
+        assert_eq!(rows(&view), Ok(2));
+        view.accept(frame(10, 1, 0, &["AAPL"]), at(2_001));
+        assert_eq!(rows(&view), Ok(3), "a tape found later does not stop reads");
+    }
+
+    #[test]
+    fn a_damaged_frame_that_no_mark_covers_is_an_error_until_it_is_passed() {
+        let mut view = view();
+        let first = frame(9, 1, 0, &["AAPL"]);
+        for ms in 0..2_000 {
+            let read = |seqs: RangeInclusive<u64>| seqs.contains(&1).then(|| vec![Arc::clone(&first)]);
+            serve(&mut view, ms, read);
+        }
+        view.tape_damaged(TapeId(9), 2, "frame 2 is damaged".into());
+        assert_eq!(rows(&view), Err(Unreadable::Damaged("frame 2 is damaged".into())));
+        view.accept(frame(9, 2, 1, &["AAPL"]), at(2_001));
+        for ms in 2_001..4_000 {
+            serve(&mut view, ms, |_| Some(Vec::new()));
+        }
+        assert_eq!(rows(&view), Ok(2));
+    }
+
+    #[test]
+    fn a_mark_never_goes_back() {
+        let mut view = view();
+        view.accept(frame(9, 1, 0, &["AAPL"]), at(0));
+        let marked =
+            |next| Position { tapes: [(TapeId(9), Progress::at(next))].into(), ..Position::default() };
+        view.mark_read(0, Mark { position: marked(7), blocks: 1 }, at(1));
+        assert_eq!(view.mark_position(0), marked(7), "this node has followed one frame so far");
+        for seq in 2..=8 {
+            view.accept(frame(9, seq, seq - 1, &["AAPL"]), at(2));
+        }
+        assert_eq!(view.mark_position(0), marked(9));
+    }
+
+    #[test]
+    fn a_void_holds_no_frame_back() {
+        let mut view = view();
+        view.accept(frame(9, 1, 0, &["AAPL"]), at(0));
+        let progress = Progress { next: 4, voids: [2].into() };
+        let position = Position { tapes: [(TapeId(9), progress)].into(), ..Position::default() };
+        view.mark_read(0, Mark { position, blocks: 1 }, at(1));
+        assert!(view.is_released(TapeId(9), &[1, 3]));
+        assert!(!view.is_released(TapeId(9), &[1, 2]), "written after all, and followed by nobody yet");
+        assert!(!view.is_released(TapeId(9), &[3, 4]));
+        assert!(!view.is_released(TapeId(8), &[1]));
     }
 }

@@ -57,7 +57,7 @@ pub enum Check {
     Bounds,
     /// A request is taken for another.
     Receipts,
-    /// A frame was unlinked whose ticks are in no block.
+    /// A frame was unlinked whose ticks are in no block, or is never unlinked.
     Unlinked,
     /// A bar folds a tick twice, or not at all.
     Fold,
@@ -442,14 +442,32 @@ impl Sim {
 
     pub fn check_end(&mut self) {
         self.check_end_followers();
+        if self.knobs.embedded {
+            self.check_end_disk();
+        }
         self.check_end_clients();
         self.check_end_history();
         for node in self.alive() {
             self.check_fold(node);
         }
         let missing = |gap: &tapeline::tape::GapRow| gap.reason == GapReason::Missing;
+        if self.knobs.embedded && self.records.gaps.iter().any(|gaps| !gaps.is_empty()) {
+            self.fail(Check::Lost, format!("a gap where one disk has everything: {:?}", self.records.gaps));
+        }
         if self.records.gaps.iter().flatten().any(missing) {
             self.fail(Check::Lost, "a gap says that the database lost acknowledged frames".into());
+        }
+    }
+
+    /// What has been old and in blocks for long is gone: nothing fills the disk for ever.
+    fn check_end_disk(&mut self) {
+        let sealed = |name: &(TapeId, u64)| self.ledger.sealed_at.get(name).copied().unwrap_or(self.t);
+        let long = self.knobs.frame_ttl_ms + 60_000;
+        let left = self.replicas.on_disk(0).find(|name| self.t - sealed(name) > long);
+        if let Some((tape, seq)) = left {
+            let knows = self.nodes.first().and_then(|node| node.view.as_ref());
+            let knows = knows.map(|view| view.follower().describe(tape)).unwrap_or_default();
+            self.fail(Check::Unlinked, format!("frame {seq} of {tape} is never unlinked: {knows}"));
         }
     }
 

@@ -186,5 +186,8 @@ fn history_mutants() -> Vec<Mutant> {
         mutant("unlink_early", "a tape is unlinked before every mark covers it", Some(Embedded), |rules| {
             rules.view.release_by_every_mark = false;
         }),
+        mutant("void_holds_back", "no frame after a void is ever unlinked", Some(Embedded), |rules| {
+            rules.view.release_past_voids = false;
+        }),
     ]
 }

@@ -517,14 +517,10 @@ impl Sim {
             .on_disk(0)
             .filter(|name| self.t - self.ledger.sealed_at.get(name).copied().unwrap_or(self.t) > ttl)
             .collect();
-        let mut released: BTreeMap<TapeId, u64> = BTreeMap::new();
-        let mut gone = Vec::new();
-        for (tape, seq) in old {
-            let view = self.nodes[node].view.as_ref().unwrap();
-            if seq <= *released.entry(tape).or_insert_with(|| view.released(tape)) {
-                gone.push((tape, seq));
-            }
-        }
+        let view = self.nodes[node].view.as_ref().unwrap();
+        let gone: Vec<(TapeId, u64)> =
+            old.into_iter().filter(|(tape, seq)| view.is_released(*tape, &[*seq])).collect();
+        gone.iter().for_each(|(tape, seq)| self.trace(*tape, || format!("node {node} unlinks {seq}")));
         self.check_unlinked(&gone);
         self.replicas.unlink(0, &gone);
     }
@@ -552,7 +548,13 @@ impl Sim {
                     // An old mark may land after a newer one of another owner.
                     let delay = self.rng.pick(&[2, 50, 2_000]);
                     let (known, written) = (self.rng.chance(95), self.t);
+                    let boot = self.nodes[node].boot;
                     self.at(delay, move |sim| {
+                        // On one disk nothing lands after the process that wrote it.
+                        let killed = sim.nodes[node].boot != boot || !sim.nodes[node].up;
+                        if sim.knobs.embedded && killed {
+                            return;
+                        }
                         sim.put_mark(region, shard, mark.clone(), written);
                         sim.check_mark(region, shard, &mark.position);
                         sim.at_node(1, node, move |sim| {

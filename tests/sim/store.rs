@@ -139,8 +139,14 @@ impl Sim {
     fn write_disk(&mut self, id: u64, frame: Arc<Frame>) {
         let bad = self.disk_bad;
         let delay = self.rng.range(1, 12);
+        let (boot, survives) = (self.nodes[0].boot, self.rng.chance(50));
         if !bad || self.rng.chance(30) {
             self.at(delay, move |sim| {
+                // What the process had not handed to the disk when it was killed is gone.
+                let killed = sim.nodes[0].boot != boot || !sim.nodes[0].up;
+                if killed && !survives {
+                    return;
+                }
                 for replica in 0..REPLICAS {
                     let rows = &mut sim.replicas.rows[0][replica];
                     rows.entry(frame.tape).or_default().insert(frame.seq, Arc::clone(&frame));

@@ -261,8 +261,8 @@ impl EmbeddedStore {
     }
 
     /// Unlinks finished segments of the log from the oldest on, up to the first that was written
-    /// to less than `age` before `now` or holds frames for which `covered(tape, first..=last)`
-    /// is false: the marks of all shards must cover them. Answers how many were unlinked.
+    /// to less than `age` before `now` or holds frames for which `covered(tape, seqs)` is false:
+    /// the marks of all shards must cover each of them. Answers how many were unlinked.
     ///
     /// # Errors
     /// `Refused` where a file cannot be unlinked.
@@ -270,7 +270,7 @@ impl EmbeddedStore {
         &self,
         now: SystemTime,
         age: Duration,
-        covered: impl Fn(TapeId, RangeInclusive<u64>) -> bool + Send + 'static,
+        covered: impl Fn(TapeId, &[u64]) -> bool + Send + 'static,
     ) -> Result<usize, StoreError> {
         let retention = self.log.retention();
         blocking(move || retention.run(now, age, &covered)).await

@@ -209,8 +209,11 @@ impl Follower {
         if next > state.low {
             let dead = state.is_dead(now.mono, &self.config);
             let known = state.top.max(state.settled());
+            let settled = state.retired.as_ref().and_then(|entry| entry.next_covered(next));
             if dead && next <= known && !self.settled_and_expired(tape, first, now) {
                 let end = first.map_or(known.max(next) + 1, |(seq, _)| seq).min(asked_to + 1);
+                // Where home retired the tape with voids, only these are voids.
+                let end = settled.filter(|seq| *seq > next).map_or(end, |seq| end.min(seq));
                 self.void(tape, next, end, now.mono);
                 self.drain_held(tape, now);
             }
@@ -252,10 +255,11 @@ impl Follower {
     /// The home region had these frames when it retired the tape, and they have expired since:
     /// that is a gap, also where nothing here says that they were acknowledged.
     fn settled_and_expired(&mut self, tape: TapeId, first: Option<(u64, Nanos)>, now: Now) -> bool {
-        let Some(state) = self.tapes.get(&tape).filter(|state| state.progress.next <= state.settled()) else {
-            return false;
-        };
-        let settled = state.settled();
+        let Some(state) = self.tapes.get(&tape) else { return false };
+        let next = state.progress.next;
+        // A void of the entry is no frame that anyone had.
+        let Some(entry) = state.retired.as_ref().filter(|entry| entry.covers(next)) else { return false };
+        let settled = entry.voids.range(next..).next().copied().unwrap_or(entry.next) - 1;
         if !self.have_expired(state, first, settled, now) {
             return false;
         }

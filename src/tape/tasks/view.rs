@@ -1,6 +1,7 @@
 //! The view's task: polls tapes, fetches holes, finds new tapes, keeps the retired list.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sealed::Sealed;
 use crate::market::Nanos;
-use crate::store::{Record, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
+use crate::store::{At, Record, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
 use crate::tape::{
     CodecError, FollowerEffect, Frame, GapRow, Mark, Now, RETIRED_KEY, ReadId, Region, RetiredList,
     ScannedTape, TapeRow, View, WaitToken, parse_shard_key, parse_tape_key,
@@ -40,8 +41,14 @@ impl SharedView {
         look(&self.view.read())
     }
 
-    /// Changes the view in one step, and wakes who waits for it.
+    /// Changes the view in one step, and wakes who waits for it, and the view's task.
     pub fn change<T>(&self, change: impl FnOnce(&mut View, Now) -> T) -> T {
+        let answer = self.step(change);
+        self.poke.notify_one();
+        answer
+    }
+
+    fn step<T>(&self, change: impl FnOnce(&mut View, Now) -> T) -> T {
         let now = (self.now)();
         let (answer, moved) = {
             let mut view = self.view.write();
@@ -52,7 +59,6 @@ impl SharedView {
         if moved {
             self.changed.send_modify(|count| *count += 1);
         }
-        self.poke.notify_one();
         answer
     }
 
@@ -216,14 +222,52 @@ pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<Arc<SharedVi
 }
 
 enum Done {
-    Read(ReadId, Option<Vec<Arc<Frame>>>),
+    Read(ReadId, TapeId, Frames),
     WroteBack(TapeId, u64, bool),
     GapPut(GapRow, bool),
     Scanned(Region, Option<Vec<ScannedTape>>),
     List(Region, Option<(u64, RetiredList)>),
     ListPut(Option<bool>),
     Marks(Option<BTreeMap<u8, Mark>>),
-    Restored(Vec<Arc<Frame>>),
+    Restored(TapeId, Frames),
+}
+
+/// Frames that were read up to the first that could not be, and why not; `first` is the lowest
+/// seq that one may have.
+struct Frames {
+    frames: Vec<Arc<Frame>>,
+    failed: Option<StoreError>,
+    first: u64,
+}
+
+impl Frames {
+    async fn read(
+        world: &ViewWorld,
+        tape: TapeId,
+        seqs: RangeInclusive<u64>,
+        bytes_max: usize,
+        at: At,
+    ) -> Self {
+        let mut first = *seqs.start();
+        let rows = match world.store.frames(tape, seqs, bytes_max, at).await {
+            Ok(rows) => rows,
+            Err(error) => return Self { frames: Vec::new(), failed: Some(error), first },
+        };
+        let mut frames = Vec::with_capacity(rows.len());
+        for row in rows {
+            first = row.seq;
+            match world.sealed.open_frame(&row) {
+                Ok(frame) => frames.push(Arc::new(frame)),
+                Err(error) => return Self { frames, failed: Some(error), first },
+            }
+        }
+        Self { frames, failed: None, first }
+    }
+
+    /// What is damaged, where that is why it failed.
+    fn damage(&self) -> Option<&StoreError> {
+        self.failed.as_ref().filter(|error| error.kind == StoreErrorKind::Corrupt)
+    }
 }
 
 /// Runs the view's task until it is cancelled. Damage that reads find is told to `corrupt`.
@@ -233,11 +277,12 @@ pub async fn run_view(
     corrupt: Arc<dyn Fn(&StoreError) + Send + Sync>,
     stop: CancellationToken,
 ) {
-    let mut task = Task { shared, world, corrupt, jobs: JoinSet::new(), restoring: false };
+    let restore_at = Instant::now();
+    let mut task = Task { shared, world, corrupt, jobs: JoinSet::new(), restoring: false, restore_at };
     let mut marks_at = Instant::now() + Duration::from_millis(MARKS_MS);
     loop {
         let now = (task.world.now)();
-        for effect in task.shared.change(|view, now| view.poll(now)) {
+        for effect in task.shared.step(|view, now| view.poll(now)) {
             task.carry_out(effect);
         }
         task.restore();
@@ -263,6 +308,7 @@ struct Task {
     corrupt: Arc<dyn Fn(&StoreError) + Send + Sync>,
     jobs: JoinSet<Done>,
     restoring: bool,
+    restore_at: Instant,
 }
 
 impl Task {
@@ -270,25 +316,17 @@ impl Task {
         let world = self.world.clone();
         match effect {
             FollowerEffect::Read { id, tape, seqs, bytes_max, at } => {
-                let corrupt = Arc::clone(&self.corrupt);
                 self.jobs.spawn(async move {
-                    let frames = async {
-                        let rows = world.store.frames(tape, seqs, bytes_max, at).await?;
-                        rows.iter().map(|row| world.sealed.open_frame(row).map(Arc::new)).collect()
-                    };
-                    let frames: Result<Vec<Arc<Frame>>, StoreError> = frames.await;
-                    if let Err(error) = &frames
-                        && error.kind == StoreErrorKind::Corrupt
-                    {
-                        corrupt(error);
-                    }
-                    Done::Read(id, told(frames))
+                    Done::Read(id, tape, Frames::read(&world, tape, seqs, bytes_max, at).await)
                 });
             }
             FollowerEffect::WriteBack { frame, reach } => {
                 self.jobs.spawn(async move {
                     let done = world.store.append(world.sealed.seal_frame(&frame), reach).await;
-                    Done::WroteBack(frame.tape, frame.seq, told(done).is_some())
+                    // Other bytes of one and the same frame are there: a node with another version of the
+                    // table's encoder has written it back. Bytes of a seq never change, so it is there.
+                    let is_there = matches!(&done, Err(error) if error.kind == StoreErrorKind::Invalid);
+                    Done::WroteBack(frame.tape, frame.seq, is_there || told(done).is_some())
                 });
             }
             FollowerEffect::PutGap(gap) => {
@@ -322,7 +360,15 @@ impl Task {
             }
         };
         match done {
-            Done::Read(id, frames) => self.shared.change(|view, now| view.read_done(id, frames, now)),
+            Done::Read(id, tape, read) => {
+                self.tell_damage(tape, &read);
+                // What was read before the frame that could not be is followed.
+                let answer = match told(read.failed.map_or(Ok(()), Err)) {
+                    None if read.frames.is_empty() => None,
+                    _ => Some(read.frames),
+                };
+                self.shared.change(|view, now| view.read_done(id, answer, now));
+            }
             Done::WroteBack(tape, seq, durable) => {
                 self.shared.change(|view, now| view.wrote_back(tape, seq, durable, now));
             }
@@ -337,33 +383,47 @@ impl Task {
                     self.shared.change(|view, now| view.mark_read(shard, mark, now));
                 }
             }
-            Done::Restored(frames) => {
+            Done::Restored(tape, read) => {
                 self.restoring = false;
-                for frame in frames {
+                self.tell_damage(tape, &read);
+                if read.frames.is_empty() {
+                    self.restore_at = Instant::now() + RESTORE_PAUSE;
+                }
+                let _ = told(read.failed.map_or(Ok(()), Err));
+                for frame in read.frames {
                     self.shared.change(|view, now| view.restore(frame, now));
                 }
             }
         }
     }
 
+    /// A damaged frame is told to health, and to who reads history, for it may be in no block.
+    fn tell_damage(&self, tape: TapeId, read: &Frames) {
+        if let Some(error) = read.damage() {
+            (self.corrupt)(error);
+            let (seq, what) = (read.first, error.detail.clone());
+            self.shared.change(|view, _| view.tape_damaged(tape, seq, what));
+        }
+    }
+
     /// Reads back what the tail has shed, where there is room again.
     fn restore(&mut self) {
-        if self.restoring {
+        if self.restoring || Instant::now() < self.restore_at {
             return;
         }
         let Some((tape, seqs)) = self.shared.read(View::wanted) else { return };
         self.restoring = true;
         let world = self.world.clone();
         self.jobs.spawn(async move {
-            let rows = told(world.store.frames(tape, seqs, RESTORE_BYTES, crate::store::At::Here).await);
-            let frames = rows.into_iter().flatten().filter_map(|row| told(world.sealed.open_frame(&row)));
-            Done::Restored(frames.map(Arc::new).collect())
+            Done::Restored(tape, Frames::read(&world, tape, seqs, RESTORE_BYTES, At::Here).await)
         });
     }
 }
 
 /// The most bytes of shed frames read back at once.
 const RESTORE_BYTES: usize = 4 * 1024 * 1024;
+/// Before shed frames are asked for again where none could be read.
+const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The answer, or nothing and a line in the log.
 fn told<T>(answer: Result<T, StoreError>) -> Option<T> {

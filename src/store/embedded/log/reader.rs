@@ -56,8 +56,10 @@ impl Reader {
             if let Some((first, finished)) = waiting.last()
                 && head.is_none_or(|head| *first <= head)
             {
-                if let Some(source) = self.core.open_source(finished, tape, seqs)? {
-                    sources.push(source);
+                match self.core.open_source(finished, tape, seqs) {
+                    Ok(source) => sources.extend(source),
+                    Err(_) if !frames.is_empty() => return Ok(frames),
+                    Err(error) => return Err(error),
                 }
                 waiting.pop();
                 continue;
@@ -74,7 +76,12 @@ impl Reader {
             }
             source.next += 1;
             bytes = bytes.saturating_add(length);
-            frames.push(self.core.read_frame(source, entry)?);
+            match self.core.read_frame(source, entry) {
+                Ok(frame) => frames.push(frame),
+                // What can be read before it is answered; who asks for the rest meets the error.
+                Err(_) if !frames.is_empty() => return Ok(frames),
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -131,7 +138,7 @@ impl Core {
     }
 
     /// A finished segment's file and entries; `None` where retention has just unlinked it.
-    fn load(&self, finished: &Finished) -> Result<Option<Arc<Loaded>>, StoreError> {
+    pub(super) fn load(&self, finished: &Finished) -> Result<Option<Arc<Loaded>>, StoreError> {
         if let Some(loaded) = self.cache.lock().get(finished.segment) {
             return Ok(Some(loaded));
         }
