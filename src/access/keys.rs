@@ -17,6 +17,8 @@ use crate::store::{Record, Records, Space, StoreError};
 const ID_PREFIX: &str = "TL";
 const ACCOUNT_PREFIX: &str = "TA";
 const LABEL_CHARACTERS_MAX: usize = 100;
+/// The longest that a key goes on beside its successor: 30 days.
+const GRACE_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// Rows of one read.
 const SCAN_ROWS: usize = 1_000;
 
@@ -193,7 +195,7 @@ impl Keys {
     /// [`AccessError`]
     pub async fn create(&self, ask: KeyAsk, by: &Actor, now: Nanos) -> Result<NewKey, AccessError> {
         let _one_at_a_time = self.changing.lock().await;
-        checked(&ask)?;
+        checked(&ask, now)?;
         let count = self.known.load().len();
         if count >= self.config.keys_max {
             return Err(AccessError::Full(count));
@@ -234,7 +236,7 @@ impl Keys {
     }
 
     /// Makes another key of the same account, label, scopes and rate, and lets the old one end
-    /// at `old_ends` (now: at once).
+    /// after `grace_ms`, at most 30 days (0: at once).
     ///
     /// # Errors
     /// [`AccessError`]; where the new key was made and the old one could not be ended, the new
@@ -242,10 +244,11 @@ impl Keys {
     pub async fn rotate(
         &self,
         id: &str,
-        old_ends: Nanos,
+        grace_ms: u64,
         by: &Actor,
         now: Nanos,
     ) -> Result<NewKey, AccessError> {
+        let old_ends = grace_ends(grace_ms, now)?;
         let old = self.entry_of(id)?.row.clone();
         if !old.is_live(now) {
             return Err(AccessError::Invalid {
@@ -323,7 +326,17 @@ impl Keys {
     }
 }
 
-fn checked(ask: &KeyAsk) -> Result<(), AccessError> {
+/// When a grace that begins now is over.
+fn grace_ends(grace_ms: u64, now: Nanos) -> Result<Nanos, AccessError> {
+    let grace = i64::try_from(grace_ms).ok().filter(|_| grace_ms <= GRACE_MS_MAX);
+    let grace = grace.ok_or_else(|| AccessError::Invalid {
+        field: "grace_ms",
+        expected: format!("milliseconds up to {GRACE_MS_MAX} (30 days)"),
+    })?;
+    Ok(now.plus(grace.saturating_mul(1_000_000)))
+}
+
+fn checked(ask: &KeyAsk, now: Nanos) -> Result<(), AccessError> {
     let invalid = |field, expected: String| Err(AccessError::Invalid { field, expected });
     if ask.scopes.is_empty() {
         return invalid("scopes", "at least one of ticks:write, md:read, admin".to_owned());
@@ -333,6 +346,9 @@ fn checked(ask: &KeyAsk) -> Result<(), AccessError> {
     }
     if ask.requests_per_minute == Some(0) {
         return invalid("requests_per_minute", "1 or more".to_owned());
+    }
+    if ask.expires.is_some_and(|expires| expires <= now) {
+        return invalid("expires", "a time in the future".to_owned());
     }
     let account_ok = |account: &String| {
         (1..=64).contains(&account.len())
@@ -439,21 +455,34 @@ mod tests {
         let (_, keys, _) = fresh().await;
         let old = keys.create(ask(&[Scope::TicksWrite]), &Actor::node(), NOW).await.unwrap();
         let later = NOW.plus(Nanos::HOUR);
-        let new = keys.rotate(&old.row.id, later, &Actor::operator(), NOW).await.unwrap();
+        let new = keys.rotate(&old.row.id, 3_600_000, &Actor::operator(), NOW).await.unwrap();
         assert_eq!(new.row.account, old.row.account);
         assert_eq!(new.row.scopes, old.row.scopes);
         assert_ne!(new.row.id, old.row.id);
         assert!(admitted(&keys, &old, later.plus(-1)).is_ok() && admitted(&keys, &old, later).is_err());
-        let newest = keys.rotate(&new.row.id, NOW, &Actor::operator(), NOW).await.unwrap();
+        let newest = keys.rotate(&new.row.id, 0, &Actor::operator(), NOW).await.unwrap();
         assert!(admitted(&keys, &new, NOW).is_err() && admitted(&keys, &newest, NOW).is_ok());
-        assert!(keys.rotate(&new.row.id, NOW, &Actor::operator(), NOW).await.is_err(), "it is revoked");
+        assert!(keys.rotate(&new.row.id, 0, &Actor::operator(), NOW).await.is_err(), "it is revoked");
+        let refused = |result: Result<NewKey, AccessError>| match result {
+            Err(AccessError::Invalid { field, .. }) => field,
+            other => panic!("{other:?}"),
+        };
+        for too_long in [GRACE_MS_MAX + 1, u64::MAX] {
+            assert_eq!(
+                refused(keys.rotate(&newest.row.id, too_long, &Actor::operator(), NOW).await),
+                "grace_ms"
+            );
+        }
+        let count = keys.list().len();
+        keys.rotate(&newest.row.id, GRACE_MS_MAX, &Actor::operator(), NOW).await.unwrap();
+        assert_eq!(keys.list().len(), count + 1);
     }
 
     #[tokio::test]
     async fn every_change_is_in_the_audit_and_none_is_made_without() {
         let (records, keys, audit) = fresh().await;
         let new = keys.create(ask(&[Scope::Admin]), &Actor::node(), NOW).await.unwrap();
-        keys.rotate(&new.row.id, NOW.plus(1_000), &Actor::operator(), NOW).await.unwrap();
+        keys.rotate(&new.row.id, 1, &Actor::operator(), NOW).await.unwrap();
         keys.revoke(&new.row.id, &Actor::operator(), NOW.plus(5)).await.unwrap();
         let entries = audit.list(DAY, None, 10).await.unwrap();
         let actions: Vec<(&str, &str)> =
@@ -501,6 +530,7 @@ mod tests {
             (KeyAsk { label: "x".repeat(101), ..ask(&Scope::ALL) }, "label"),
             (KeyAsk { label: "a\nb".to_owned(), ..ask(&Scope::ALL) }, "label"),
             (KeyAsk { requests_per_minute: Some(0), ..ask(&Scope::ALL) }, "requests_per_minute"),
+            (KeyAsk { expires: Some(NOW), ..ask(&Scope::ALL) }, "expires"),
             (KeyAsk { account: Some("a b".to_owned()), ..ask(&Scope::ALL) }, "account"),
         ];
         for (ask, expected) in cases {

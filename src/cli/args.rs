@@ -34,6 +34,22 @@ impl NodeArgs {
     /// # Errors
     /// [`ConfigError`]
     pub fn load(&self) -> Result<Loaded, ConfigError> {
+        self.layers().load()
+    }
+
+    /// The same, with defaults of a subcommand's own below all of them.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn load_for(
+        &self,
+        subcommand: &'static str,
+        defaults: &'static [(&'static str, &'static str)],
+    ) -> Result<Loaded, ConfigError> {
+        Layers { subcommand: Some((subcommand, defaults)), ..self.layers() }.load()
+    }
+
+    fn layers(&self) -> Layers {
         let named = [
             ("--listen", "http.listen", &self.listen),
             ("--admin-listen", "http.admin_listen", &self.admin_listen),
@@ -42,13 +58,13 @@ impl NodeArgs {
         let flags = named.into_iter().filter_map(|(flag, key, value)| {
             value.as_ref().map(|value| (flag.to_owned(), key.to_owned(), value.clone()))
         });
-        let layers = Layers {
+        Layers {
             file: self.config.clone(),
             environment: config::environment(),
             sets: self.sets.clone(),
             flags: flags.collect(),
-        };
-        layers.load()
+            ..Layers::default()
+        }
     }
 }
 
@@ -105,10 +121,11 @@ pub struct VerifyArgs {
 /// data folder; and where none runs, the data folder itself.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AdminArgs {
-    /// Address of the admin door of a running node
+    /// Address of the admin door of a running node. Another than that of the data folder's node
+    /// needs a key with the scope admin: TAPELINE_KEY_ID and TAPELINE_SECRET
     #[arg(global = true, long, value_name = "URL")]
     pub admin: Option<String>,
-    /// The file that `serve --ready-file` wrote
+    /// Take that address from the file that `serve --ready-file` wrote
     #[arg(global = true, long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 }
@@ -200,7 +217,7 @@ impl ClientArgs {
     }
 }
 
-fn url_of(text: &str) -> Result<String, CliError> {
+pub(super) fn url_of(text: &str) -> Result<String, CliError> {
     if !text.starts_with("http://") && !text.starts_with("https://") {
         let message = format!("the node's address {text:?} must begin with http:// or https://");
         return Err(CliError::usage(message));

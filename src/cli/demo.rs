@@ -1,12 +1,13 @@
 //! `tapeline demo`: a node with a synthetic market running live.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::serve::{Running, configured, shown};
+use super::serve::{Running, Stop, configured, shown};
 use super::{CliError, DemoArgs, print};
 use crate::config::Config;
 use crate::http::Clock;
@@ -17,8 +18,6 @@ use crate::node::PairAccount;
 use crate::wire::Format;
 use crate::wire::json::write_line;
 
-/// Where a demo keeps its data unless told otherwise.
-const FOLDER: &str = "tapeline-demo";
 /// How often the market's ticks are posted.
 const PULSE: Duration = Duration::from_millis(100);
 /// At the start, history of this span before now is made, so that there is something to read.
@@ -28,28 +27,49 @@ const PAST_BATCH: usize = 20_000;
 /// Ticks a second of that history, over all symbols.
 const PAST_TICKS_PER_SECOND: u32 = 100;
 
+/// Defaults of the demo's own, below file, environment and flags: a folder of its own, and a
+/// terminal that is left to what it prints.
+const DEFAULTS: &[(&str, &str)] = &[("node.data", "tapeline-demo"), ("telemetry.log_level", "warn")];
+/// The file that marks a data folder as the demo's.
+const MARK: &str = "DEMO";
+const MARK_TEXT: &str = "tapeline demo made this folder: the ticks in it are invented.\n";
+
 /// Runs `tapeline demo`.
-pub(super) async fn run(mut args: DemoArgs) -> Result<(), CliError> {
-    if args.node.data.is_none() && args.node.config.is_none() {
-        args.node.data = Some(FOLDER.to_owned());
-    }
-    if args.node.sets.iter().all(|set| !set.starts_with("telemetry.log_level")) && args.node.config.is_none()
-    {
-        args.node.sets.push("telemetry.log_level=warn".to_owned());
-    }
-    let config = configured(&args.node)?;
-    let running = Running::start(Arc::clone(&config), PairAccount::Demo, args.ready_file.as_deref()).await?;
+pub(super) async fn run(args: DemoArgs) -> Result<(), CliError> {
+    let stop = Stop::listen()?;
+    let config = configured(args.node.load_for("demo", DEFAULTS)?)?;
+    claim(&config.node.data)?;
+    let of = PairAccount::Demo;
+    let Some(running) = Running::start(Arc::clone(&config), of, args.ready_file, stop).await? else {
+        return Ok(());
+    };
     let (intake, clock) = (Arc::clone(running.node.intake()), Arc::clone(&running.node.gate().clock));
     let now = clock();
     let mut past = Market::new(&config, now.plus(-PAST), PAST_TICKS_PER_SECOND);
     let symbols: Vec<Symbol> = past.ticks.symbols().take(2).collect();
-    past.post_until(&intake, now, true, PAST_BATCH).await;
-    print(&greeting(&running, &config, &symbols))?;
-    let market = Market::new(&config, clock(), config.demo.ticks_per_second);
-    let live = tokio::spawn(market.run(intake, clock));
-    let end = running.until_stopped().await;
-    live.abort();
-    end
+    let greeting = greeting(&running, &config, &symbols);
+    let market = async move {
+        past.post_until(&intake, now, true, PAST_BATCH).await;
+        print(&greeting)?;
+        Market::new(&config, clock(), config.demo.ticks_per_second).run(intake, clock).await
+    };
+    running.until_stopped(Box::pin(market)).await
+}
+
+/// Marks a data folder as the demo's. Invented ticks must not come among real ones: a store that
+/// the demo has not made is left alone.
+fn claim(data: &Path) -> Result<(), CliError> {
+    let mark = data.join(MARK);
+    if mark.exists() {
+        return Ok(());
+    }
+    if data.join("store").exists() {
+        let message = format!("{} holds the ticks of a node that is no demo", data.display());
+        return Err(CliError::usage(message)
+            .next("name another folder with --data; without it the demo's is ./tapeline-demo"));
+    }
+    let marked = std::fs::create_dir_all(data).and_then(|()| std::fs::write(&mark, MARK_TEXT));
+    marked.map_err(|error| CliError::failed(format!("the data folder {}: {error}", data.display())))
 }
 
 fn greeting(running: &Running, config: &Config, symbols: &[Symbol]) -> String {
@@ -146,12 +166,66 @@ impl Market {
     }
 
     /// Posts each pulse what has happened since the last.
-    async fn run(mut self, intake: Arc<Intake>, clock: Clock) {
+    async fn run(mut self, intake: Arc<Intake>, clock: Clock) -> Result<(), CliError> {
         let mut pulses = interval(PULSE);
         pulses.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             pulses.tick().await;
             self.post_until(&intake, clock(), false, PAST_BATCH).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        demo: DemoArgs,
+    }
+
+    fn data_of(words: &[&str]) -> (String, String) {
+        let args = Line::try_parse_from([&["demo"], words].concat()).unwrap().demo;
+        let config = args.node.load_for("demo", DEFAULTS).unwrap().config;
+        (config.node.data.display().to_string(), config.telemetry.log_level)
+    }
+
+    fn pair<'a>(data: &'a str, level: &'a str) -> (String, String) {
+        (data.to_owned(), level.to_owned())
+    }
+
+    #[test]
+    fn the_demo_has_defaults_of_its_own_and_heeds_every_other_layer() {
+        assert_eq!(data_of(&[]), pair("tapeline-demo", "warn"));
+        assert_eq!(data_of(&["--data", "x"]), pair("x", "warn"));
+        assert_eq!(
+            data_of(&["--set", "node.data=x", "--set", "telemetry.log_level=debug"]),
+            pair("x", "debug")
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.toml");
+        let words = ["--config", file.to_str().unwrap()];
+        std::fs::write(&file, "[demo]\nsymbols = 5\n").unwrap();
+        assert_eq!(data_of(&words), pair("tapeline-demo", "warn"), "not the folder of serve");
+        std::fs::write(&file, "[node]\ndata = \"y\"\n[telemetry]\nlog_level = \"info\"\n").unwrap();
+        assert_eq!(data_of(&words), pair("y", "info"));
+        assert_eq!(data_of(&[&words[..], &["--set", "node.data=z"]].concat()), pair("z", "info"));
+    }
+
+    #[test]
+    fn a_store_that_the_demo_has_not_made_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+        claim(&ours).unwrap();
+        std::fs::create_dir(ours.join("store")).unwrap();
+        claim(&ours).unwrap();
+        std::fs::create_dir_all(theirs.join("store")).unwrap();
+        let error = claim(&theirs).unwrap_err().to_string();
+        assert!(error.contains("theirs") && error.contains("--data"), "{error}");
+        assert!(!theirs.join(MARK).exists());
     }
 }

@@ -65,7 +65,7 @@ pub(super) async fn run(args: ImportArgs) -> Result<(), CliError> {
 async fn import(args: ImportArgs, connection: Connection, out: &mut dyn Write) -> Result<(), PostError> {
     let file = open(args.file).await?;
     let mut tally = Tally::new(file.unit(), args.refused.as_deref())?;
-    let progress = Progress::new("importing", file.unit(), file.bytes());
+    let progress = Progress::new("importing", file.unit(), Some(file.bytes()));
     let poster = Poster::new(connection, &file, true);
     let batches = batches(file.entries()?);
     let posted = futures::stream::unfold(batches, |mut batches| async {

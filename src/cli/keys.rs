@@ -1,16 +1,13 @@
 //! `tapeline keys`: through the admin door of the node that runs, else in the data folder itself.
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use reqwest::Method;
-use secrecy::{ExposeSecret as _, SecretString};
-use serde::de::DeserializeOwned;
 
-use super::{AdminArgs, CliError, NodeArgs, NodeFile, print};
+use super::admin::{AdminClient, Door};
+use super::{AdminArgs, CliError, NodeArgs, print};
 use crate::access::{Actor, Keys};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::http::types::{KeyIn, KeyOut, KeysOut, RotateIn};
 use crate::market::Nanos;
 use crate::node::storage;
@@ -67,7 +64,7 @@ enum KeysCommand {
     Rotate {
         /// The key's id
         id: String,
-        /// How long the old key goes on
+        /// How long the old key goes on, at most 30 days
         #[arg(long, value_name = "MS", default_value_t = 0)]
         grace_ms: u64,
     },
@@ -75,60 +72,40 @@ enum KeysCommand {
 
 pub(super) async fn run(args: KeysArgs) -> Result<(), CliError> {
     let config = args.node.load()?.config;
-    let door = Door::find(&args.admin, &config).await?;
+    let store = Store::find(&args.admin, &config).await?;
     let text = match args.command {
         KeysCommand::Create { scopes, label, account, requests_per_minute, expires } => {
             let ask = KeyIn { label, scopes, account, requests_per_minute, expires };
-            shown(&door.create(&ask).await?, args.json)?
+            shown(&store.create(&ask).await?, args.json)?
         }
-        KeysCommand::List => listed(&door.list().await?, args.json)?,
-        KeysCommand::Revoke { id } => shown(&door.revoke(&id).await?, args.json)?,
-        KeysCommand::Rotate { id, grace_ms } => shown(&door.rotate(&id, grace_ms).await?, args.json)?,
+        KeysCommand::List => listed(&store.list().await?, args.json)?,
+        KeysCommand::Revoke { id } => shown(&store.revoke(&id).await?, args.json)?,
+        KeysCommand::Rotate { id, grace_ms } => shown(&store.rotate(&id, grace_ms).await?, args.json)?,
     };
     print(&text)
 }
 
 /// Where keys are changed.
-enum Door {
+enum Store {
     /// The admin door of a running node.
     Node(AdminClient),
     /// The data folder, which no node holds.
     Folder(Box<Keys>),
 }
 
-struct AdminClient {
-    url: String,
-    authorization: SecretString,
-    http: reqwest::Client,
-}
-
-impl Door {
+impl Store {
     async fn find(args: &AdminArgs, config: &Config) -> Result<Self, CliError> {
+        if let Door::Node(client) = Door::find(args, config).await? {
+            return Ok(Self::Node(client));
+        }
         let data = &config.node.data;
-        let node_file = NodeFile::read(&NodeFile::path_in(data)).ok();
-        let named = match (&args.admin, &args.ready_file) {
-            (Some(url), _) => Some(url.clone()),
-            (None, Some(path)) => Some(read_file(path)?.admin),
-            (None, None) => None,
-        };
-        if let Some(url) = named {
-            let token = node_file.and_then(|file| file.admin_token);
-            return Ok(Self::Node(AdminClient::new(&url, token)?));
-        }
-        if let Some(file) = node_file {
-            let client = AdminClient::new(&file.admin, file.admin_token)?;
-            // A node that was killed leaves its file behind.
-            if client.answers().await {
-                return Ok(Self::Node(client));
-            }
-        }
         if !data.is_dir() {
             return Err(CliError::usage(format!("there is no data folder {}", data.display()))
                 .next("name it with --data, or the running node with --admin URL"));
         }
         let keys = storage::open_keys(config).await.map_err(|error| {
             CliError::failed(error.to_string())
-                .next("name a running node with --admin URL or --ready-file FILE")
+                .next("where a node is only starting, try again; --admin URL names a running one")
         })?;
         Ok(Self::Folder(Box::new(keys)))
     }
@@ -164,71 +141,11 @@ impl Door {
                 client.call(Method::POST, &path_of(id, "/rotate")?, Some(body)).await
             }
             Self::Folder(keys) => {
-                let now = now();
-                let grace = i64::try_from(grace_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-                let new = keys.rotate(id, now.plus(grace), &Actor::operator(), now).await;
+                let new = keys.rotate(id, grace_ms, &Actor::operator(), now()).await;
                 Ok(KeyOut::from(&new?))
             }
         }
     }
-}
-
-impl AdminClient {
-    /// With a key of the scope `admin` from the environment, else with the node's token.
-    fn new(url: &str, token: Option<SecretString>) -> Result<Self, CliError> {
-        let environment = config::env_credentials();
-        let authorization = match (environment.key_id, environment.secret, token) {
-            (Some(id), Some(secret), _) => format!("Bearer {id}.{}", secret.expose_secret()),
-            (_, _, Some(token)) => format!("Bearer {}", token.expose_secret()),
-            _ => {
-                return Err(CliError::usage(format!("nothing opens the admin door {url}")).next(
-                    "name the node's data folder with --data, or set TAPELINE_KEY_ID and TAPELINE_SECRET \
-                     to a key with the scope admin",
-                ));
-            }
-        };
-        let http = reqwest::Client::builder().no_proxy().build();
-        let http = http.map_err(|error| CliError::failed(error.to_string()))?;
-        Ok(Self { url: url.trim_end_matches('/').to_owned(), authorization: authorization.into(), http })
-    }
-
-    async fn answers(&self) -> bool {
-        self.http.get(format!("{}/livez", self.url)).send().await.is_ok()
-    }
-
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<T, CliError> {
-        let unreachable = |error: reqwest::Error| {
-            CliError::failed(format!("the node at {} does not answer: {error}", self.url))
-                .next("is it running? `tapeline serve` prints the address of its admin door")
-        };
-        let request = self
-            .http
-            .request(method, format!("{}{path}", self.url))
-            .header("authorization", self.authorization.expose_secret())
-            .header("content-type", "application/json")
-            .body(body.unwrap_or_default());
-        let response = request.send().await.map_err(unreachable)?;
-        let status = response.status();
-        let bytes = response.bytes().await.map_err(unreachable)?;
-        if status.is_success() {
-            return serde_json::from_slice(&bytes)
-                .map_err(|error| CliError::failed(format!("the node's answer cannot be read: {error}")));
-        }
-        let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let message = value.get("message").and_then(serde_json::Value::as_str).unwrap_or("no reason given");
-        Err(CliError::failed(format!("the node answered {}: {message}", status.as_u16())))
-    }
-}
-
-fn read_file(path: &Path) -> Result<NodeFile, CliError> {
-    NodeFile::read(path).map_err(|error| {
-        CliError::usage(format!("the ready file {} cannot be read: {error}", path.display()))
-    })
 }
 
 fn path_of(id: &str, rest: &str) -> Result<String, CliError> {

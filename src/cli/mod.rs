@@ -7,6 +7,7 @@
 
 mod args;
 mod node_file;
+mod admin;
 mod config;
 mod serve;
 mod demo;
@@ -24,6 +25,7 @@ mod stub;
 
 use std::fmt;
 use std::io::{self, Write as _};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -32,6 +34,9 @@ pub use node_file::{KeyPair, NodeFile, ReadyKeys};
 
 use crate::access::AccessError;
 use crate::config::ConfigError;
+
+/// How long threads that are at work may hold up the end of the process.
+const THREADS_END_WITHIN: Duration = Duration::from_secs(2);
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -143,7 +148,12 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
 
 /// Runs a future on a runtime of its own.
 fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    // What still reads or waits on a thread (a walk, an opening that was told to stop) holds up
+    // the end no longer: all that had to be durable is.
+    runtime.shutdown_timeout(THREADS_END_WITHIN);
+    result
 }
 
 /// Writes to standard output. A reader that has had enough (such as `head`) is no error.

@@ -58,13 +58,12 @@ impl NodeFile {
     /// # Errors
     /// What the system says.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let mut file =
-            File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(format!("{:#}\n", self.to_json()).as_bytes())?;
-        drop(file);
-        fs::rename(&temporary, path)
+        let (temporary, mut file) = new_file_beside(path)?;
+        let text = format!("{:#}\n", self.to_json());
+        let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&temporary, path));
+        written.inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })
     }
 
     /// Reads a file.
@@ -105,6 +104,20 @@ impl NodeFile {
     }
 }
 
+/// A new file in the same folder under a name that nobody can foresee, readable by its owner
+/// alone: what somebody else put there is neither followed nor written into.
+fn new_file_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    loop {
+        let temporary = path.with_file_name(format!(".{name}.{:016x}", rand::random::<u64>()));
+        match File::options().write(true).create_new(true).mode(0o600).open(&temporary) {
+            Ok(file) => return Ok((temporary, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -131,6 +144,25 @@ mod tests {
         let ready: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         assert_eq!(ready["keys"]["write"]["secret"], "secret of w");
         assert!(!format!("{read:?}").contains("secret of"), "{read:?}");
+        let onto_folder = folder.path().join("folder");
+        fs::create_dir(&onto_folder).unwrap();
+        assert!(file.write(&onto_folder).is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nor where it cannot be written");
+    }
+
+    #[test]
+    fn secrets_go_into_a_file_of_our_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ready.json");
+        let (one, file) = new_file_beside(&path).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_ne!(one, new_file_beside(&path).unwrap().0);
+        // What lies under the old, guessable name stays as it is.
+        let foreseen = folder.path().join(format!(".ready.json.{}", std::process::id()));
+        fs::write(&foreseen, "theirs").unwrap();
+        let file = NodeFile { http: "h".to_owned(), admin: "a".to_owned(), ..NodeFile::default() };
+        file.write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&foreseen).unwrap(), "theirs");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::CliError;
 use super::client::{ClientError, Connection};
 use super::files::{Entries, Entry, FileError, TickFile};
+use super::progress::Progress;
 
 /// The key of the lines of a file; with its digest it names the file.
 const LINES_KEY: &str = "file";
@@ -143,9 +144,13 @@ pub(super) fn batches(entries: Entries) -> mpsc::Receiver<Result<Batch, FileErro
     receiver
 }
 
-/// Opens a file on a thread of its own.
+/// Reads a file once on a thread of its own, for its digest; that takes its time, and is shown.
 pub(super) async fn open(args: super::files::FileArgs) -> Result<TickFile, PostError> {
-    Ok(tokio::task::spawn_blocking(move || TickFile::open(args)).await.map_err(|_| PostError::Reader)??)
+    let read = move || {
+        let progress = Progress::new("reading", "MiB", Some(0));
+        TickFile::open(args, |done, total| progress.set_of(done >> 20, done, total))
+    };
+    Ok(tokio::task::spawn_blocking(read).await.map_err(|_| PostError::Reader)??)
 }
 
 /// What became of a batch.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::{ClientError, Connection, RETRY_S_DEFAULT};
+use super::progress::Progress;
 use super::{CliError, ClientArgs, Use};
 use crate::bars::Timeframe;
 
@@ -17,6 +18,9 @@ const PAGE_LIMIT: u64 = 10_000;
 const TABLE_ROWS: usize = 1_000;
 /// The header by which a node says that a page has a gap.
 const INCOMPLETE: &str = "x-tapeline-incomplete";
+/// The same for people.
+const INCOMPLETE_WORDS: &str =
+    "warning: this node has lost ticks of the time asked for, so that some may be missing here";
 
 /// Print trades, quotes or bars from history
 ///
@@ -154,48 +158,36 @@ async fn print(
     printer: &mut Printer,
     out: &mut dyn Write,
 ) -> Result<(), QueryError> {
-    let spinner = spinner();
+    let progress = Progress::beside_output("querying", args.kind.name(), args.limit);
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut token: Option<String> = None;
     let mut printed = 0_u64;
+    let mut told_incomplete = false;
     while left > 0 {
         let path = path(args, connection, left.min(PAGE_LIMIT), token.as_deref())?;
         let make = || connection.request(Method::GET, &path);
-        let (headers, body) = connection.send(make, |why| spinner.set_message(why.to_owned())).await?;
+        let (headers, body) = connection.send(make, |why| progress.waiting(why)).await?;
         let page: Page =
             serde_json::from_slice(&body).map_err(|error| ClientError::Answer(error.to_string()))?;
-        if let Some(why) = headers.get(INCOMPLETE).and_then(|value| value.to_str().ok()) {
-            spinner.suspend(|| warn(&format!("this page is incomplete: {why}")));
+        if headers.contains_key(INCOMPLETE) && !std::mem::replace(&mut told_incomplete, true) {
+            progress.note(INCOMPLETE_WORDS);
         }
         for (symbol, ticks) in &page.ticks {
             for tick in ticks.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
-                spinner.suspend(|| printer.print(symbol, tick, out))?;
+                printer.print(symbol, tick, out)?;
                 left -= 1;
                 printed += 1;
             }
         }
-        spinner.set_message(format!("{printed} {}", args.kind.name()));
+        progress.set(printed, printed);
         token = page.next_page_token;
         if token.is_none() {
             break;
         }
     }
-    spinner.finish_and_clear();
+    progress.finish();
     printer.finish(out)?;
     Ok(out.flush()?)
-}
-
-/// On a terminal whose output goes elsewhere: how much has been read.
-fn spinner() -> indicatif::ProgressBar {
-    if std::io::stderr().is_terminal() && !std::io::stdout().is_terminal() {
-        return indicatif::ProgressBar::new_spinner();
-    }
-    indicatif::ProgressBar::hidden()
-}
-
-fn warn(text: &str) {
-    // A closed standard error is no reason to stop.
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// The path and query of a page.

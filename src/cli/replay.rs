@@ -106,7 +106,7 @@ async fn replay(args: ReplayArgs, connection: Connection, out: &mut dyn Write) -
     let mut replay = Replay {
         poster: Poster::new(connection, &file, false),
         tally: Tally::new(file.unit(), args.refused.as_deref())?,
-        progress: Progress::new("replaying", file.unit(), file.bytes()),
+        progress: Progress::new("replaying", file.unit(), Some(file.bytes())),
     };
     let mut schedule = Schedule::new(args.speed, args.pause_max_s);
     let depth_max = ReadLimits::default().depth_max;

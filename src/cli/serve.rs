@@ -1,62 +1,99 @@
 //! `tapeline serve`: a node until it is told to stop.
+//!
+//! SIGTERM and Ctrl-C are heeded from the beginning: a node that is only starting has nothing to
+//! finish and ends at once, one that has started is drained, also where it is not ready yet.
+//!
+//! The node file is in the data folder as long as the admin door answers, the ready file is there
+//! as long as the node is ready: both go when it begins to drain.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{CliError, KeyPair, NodeArgs, NodeFile, ReadyKeys, ServeArgs, print};
+use super::{CliError, KeyPair, NodeFile, ReadyKeys, ServeArgs, print};
 use crate::access::NewKey;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::node::{Listeners, Node, PairAccount, StartError, key_pair};
 use crate::telemetry::logs;
 
 /// Runs `tapeline serve`.
 pub(super) async fn run(args: ServeArgs) -> Result<(), CliError> {
-    let config = configured(&args.node)?;
-    let running = Running::start(config, PairAccount::First, args.ready_file.as_deref()).await?;
+    let stop = Stop::listen()?;
+    let config = configured(args.node.load()?)?;
+    let Some(running) = Running::start(config, PairAccount::First, args.ready_file, stop).await? else {
+        return Ok(());
+    };
     print(&running.greeting())?;
-    running.until_stopped().await
+    running.until_stopped(std::future::pending()).await
 }
 
 /// The configuration, with logs going as it says.
-pub(super) fn configured(args: &NodeArgs) -> Result<Arc<Config>, CliError> {
-    let config = args.load()?.config;
-    logs::install(&config.telemetry).map_err(|error| CliError::failed(error.to_string()))?;
-    Ok(Arc::new(config))
+pub(super) fn configured(loaded: Loaded) -> Result<Arc<Config>, CliError> {
+    logs::install(&loaded.config.telemetry).map_err(|error| CliError::failed(error.to_string()))?;
+    Ok(Arc::new(loaded.config))
 }
 
-/// A node that is ready, its files, and the signals that end it.
+/// The signals that end a node. One that comes while nobody waits for it is not lost.
+pub(super) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// Takes the signals from the system, which would end the process.
+    pub(super) fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Does some work; `None` where a signal came first, and the work was dropped.
+    async fn unless_told<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+            done = work => Some(done),
+        }
+    }
+}
+
+/// A node that has started, and its files.
 pub(super) struct Running {
     pub(super) node: Node,
     pub(super) keys: Option<ReadyKeys>,
     config: Arc<Config>,
-    signals: [Signal; 2],
+    ready_file: Option<PathBuf>,
+    stop: Stop,
 }
 
 impl Running {
-    /// Starts a node and waits until it is ready.
+    /// Starts a node; `None` where it was told to stop before it had started. It answers now, and
+    /// may not be ready yet.
     pub(super) async fn start(
         config: Arc<Config>,
         of: PairAccount,
-        ready_file: Option<&Path>,
-    ) -> Result<Self, CliError> {
-        let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        ready_file: Option<PathBuf>,
+        mut stop: Stop,
+    ) -> Result<Option<Self>, CliError> {
+        // Whoever waits for the file must not find that of the last run.
+        ready_file.as_deref().map_or(Ok(()), removed).map_err(|error| {
+            let path = ready_file.as_deref().unwrap_or(Path::new("")).display();
+            CliError::failed(format!("the old ready file {path} cannot be removed: {error}"))
+        })?;
         let listeners = Listeners::bind(&config)?;
-        let node = Node::start(Arc::clone(&config), listeners).await?;
-        let gate = node.gate();
+        let Some(node) = stop.unless_told(Node::start(Arc::clone(&config), listeners)).await else {
+            tracing::info!("told to stop before the node had started");
+            return Ok(None);
+        };
+        let mut running = Self { node: node?, keys: None, config, ready_file, stop };
+        running.node_file(true).write(&running.node_file_path())?;
+        // A pair of which one key is stored would never be shown: this is not cut short.
+        let gate = running.node.gate();
         let made = key_pair(&gate.keys, of, (gate.clock)()).await.map_err(StartError::from)?;
-        let keys = made.map(|[read, write]| ReadyKeys { read: pair(read), write: pair(write) });
-        node.ready().await;
-        let running = Self { node, keys, config, signals };
-        running.node_file(true).write(&NodeFile::path_in(&running.config.node.data))?;
-        if let Some(path) = ready_file {
-            running.node_file(false).write(path).map_err(|error| {
-                CliError::failed(format!("the ready file {} cannot be written: {error}", path.display()))
-            })?;
-        }
-        Ok(running)
+        running.keys = made.map(|[read, write]| ReadyKeys { read: pair(read), write: pair(write) });
+        Ok(Some(running))
     }
 
     fn node_file(&self, private: bool) -> NodeFile {
@@ -66,6 +103,10 @@ impl Running {
             admin_token: private.then(|| SecretString::from(self.node.admin_token())),
             keys: if private { None } else { self.keys.clone() },
         }
+    }
+
+    fn node_file_path(&self) -> PathBuf {
+        NodeFile::path_in(&self.config.node.data)
     }
 
     fn greeting(&self) -> String {
@@ -78,20 +119,45 @@ impl Running {
         text
     }
 
-    /// Waits for a signal, drains the node and removes its file.
-    pub(super) async fn until_stopped(mut self) -> Result<(), CliError> {
-        let [terminate, interrupt] = &mut self.signals;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+    /// Tells that the node is ready as soon as it is, then does some work, until a signal comes; then
+    /// drains the node. Work that fails ends the node too, work that is done does not.
+    pub(super) async fn until_stopped(
+        mut self,
+        work: impl Future<Output = Result<(), CliError>>,
+    ) -> Result<(), CliError> {
+        let ready_file = self.ready_file.clone().map(|path| (path, self.node_file(false)));
+        let node = &self.node;
+        let lived = self.stop.unless_told(async {
+            node.ready().await;
+            if let Some((path, file)) = ready_file {
+                file.write(&path).map_err(|error| {
+                    CliError::failed(format!("the ready file {} cannot be written: {error}", path.display()))
+                })?;
+            }
+            work.await?;
+            std::future::pending().await
+        });
+        let lived: Option<Result<(), CliError>> = lived.await;
         tracing::info!("told to stop; draining");
+        for path in self.ready_file.iter().chain([&self.node_file_path()]) {
+            if let Err(error) = removed(path) {
+                tracing::warn!(path = %path.display(), %error, "a file that is no longer true stays");
+            }
+        }
         let clean = self.node.drain().await;
-        let _ = std::fs::remove_file(NodeFile::path_in(&self.config.node.data));
+        lived.unwrap_or(Ok(()))?;
         if clean {
             return Ok(());
         }
         Err(CliError::failed("the drain took longer than node.drain_ms; the next start does the rest"))
+    }
+}
+
+/// Removes a file where there is one.
+fn removed(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -116,5 +182,28 @@ impl From<StartError> for CliError {
             _ => "`tapeline verify` walks what is stored and names what is damaged",
         };
         Self::failed(error.to_string()).next(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_ends_any_work_also_where_it_came_before() {
+        let mut stop = Stop::listen().unwrap();
+        assert_eq!(stop.unless_told(async { 7 }).await, Some(7));
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        assert_eq!(stop.unless_told(std::future::pending::<()>()).await, None);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        std::fs::write(&path, "").unwrap();
+        removed(&path).unwrap();
+        removed(&path).unwrap();
+        assert!(removed(folder.path()).is_err() && !path.exists());
     }
 }

@@ -87,6 +87,11 @@ impl Stub {
         Client { url: self.url.clone(), key_id: "id".to_owned(), secret: "secret".into() }
     }
 
+    /// The address.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// A connection that hurries.
     pub(super) fn connection(&self) -> Connection {
         Connection::new(self.client(), 60).unwrap().hurried()

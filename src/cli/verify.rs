@@ -1,126 +1,157 @@
 //! `tapeline verify`: walks what is stored, and names what is damaged.
 
-use std::io::{IsTerminal as _, stderr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::Value;
+use reqwest::{Method, StatusCode};
 
-use super::{CliError, NodeFile, VerifyArgs, print};
+use super::admin::{AdminClient, Door};
+use super::progress::Progress;
+use super::{CliError, VerifyArgs, print};
 use crate::config::Config;
-use crate::node::storage;
-use crate::store::embedded::{Progress, Severity, verify_folder};
+use crate::node::{FindingOut, VerifyOut, VerifyState, storage};
+use crate::store::embedded::{self, verify_folder};
 
-/// A whole walk through a running node must be answered within this.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3_600);
+/// Between questions how far a node's walk is.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+const PATH: &str = "/admin/verify";
 
-/// What was found at a place.
+/// What was found, or the first part of it.
 struct Found {
-    file: String,
-    offset: Option<u64>,
-    damage: bool,
-    what: String,
+    findings: Vec<FindingOut>,
+    found: usize,
+    damaged: usize,
 }
 
 /// Runs `tapeline verify`.
 pub(super) async fn run(args: VerifyArgs) -> Result<(), CliError> {
     let config = args.node.load()?.config;
-    let found = match door(&args, &config)? {
-        Some((url, token)) => through_node(&url, &token).await?,
-        None => in_folder(&config).await?,
+    let found = match Door::find(&args.admin, &config).await? {
+        Door::Node(client) => through_node(&client).await?,
+        Door::Folder => in_folder(&config).await?,
     };
-    let damaged = found.iter().filter(|found| found.damage).count();
-    for one in &found {
+    for one in &found.findings {
         let place = one.offset.map_or_else(String::new, |offset| format!(" at byte {offset}"));
-        let severity = if one.damage { "damage" } else { "note" };
+        let severity = if one.is_damage() { "damage" } else { "note" };
         print(&format!("{severity}: {}{place}: {}\n", one.file, one.what))?;
     }
-    if damaged == 0 {
+    let more = found.found.saturating_sub(found.findings.len());
+    if more > 0 {
+        print(&format!("and {more} more; stop the node and verify its folder to see all\n"))?;
+    }
+    if found.damaged == 0 {
         return print("everything stored is as it was written\n");
     }
-    Err(CliError::failed(format!("{damaged} places are damaged"))
+    Err(CliError::failed(format!("{} places are damaged", found.damaged))
         .next("stop the node, keep a copy of the folder, and restore the named files from a backup"))
 }
 
-/// The admin door of the node that holds the folder, and its token; none where no node runs.
-fn door(args: &VerifyArgs, config: &Config) -> Result<Option<(String, SecretString)>, CliError> {
-    let own = NodeFile::read(&NodeFile::path_in(&config.node.data)).ok();
-    let token = own.as_ref().and_then(|file| file.admin_token.clone());
-    let url = match (&args.admin.admin, &args.admin.ready_file) {
-        (Some(url), _) => Some(url.clone()),
-        (None, Some(path)) => Some(NodeFile::read(path)?.admin),
-        (None, None) => own.map(|file| file.admin),
+/// Lets the node walk, or follows the walk that somebody else has begun.
+async fn through_node(client: &AdminClient) -> Result<Found, CliError> {
+    let mut walk = Walk::default();
+    let mut at: VerifyOut = match client.call_unless(StatusCode::CONFLICT, Method::POST, PATH).await? {
+        Some(begun) => begun,
+        None => client.call(Method::GET, PATH, None).await?,
     };
-    match (url, token) {
-        (Some(url), Some(token)) => Ok(Some((url, token))),
-        (None, _) => Ok(None),
-        (Some(url), None) => Err(CliError::usage(format!("no token opens the admin door {url}"))
-            .next("name the data folder of that node with --data: the token of its boot is in it")),
-    }
-}
-
-async fn through_node(url: &str, token: &SecretString) -> Result<Vec<Found>, CliError> {
-    let failed = |error: reqwest::Error| CliError::failed(format!("{url} does not answer: {error}"));
-    let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(failed)?;
-    let answer = client.post(format!("{url}/admin/verify")).bearer_auth(token.expose_secret()).send().await;
-    let answer = match answer {
-        Ok(answer) => answer,
-        // The file of a node that was killed stays behind; its folder is then nobody's.
-        Err(error) if error.is_connect() => {
-            return Err(CliError::failed(format!("no node answers at {url}"))
-                .next("remove node.json from its data folder where no node runs, and try again"));
+    let id = at.id;
+    while at.state == VerifyState::Running {
+        walk.at(&at.what, at.done, at.total);
+        tokio::time::sleep(ASK_EVERY).await;
+        at = client.call(Method::GET, PATH, None).await?;
+        if at.id != id {
+            return Err(CliError::failed("another walk was begun before this one was told of its end")
+                .next("the same command again follows it"));
         }
-        Err(error) => return Err(failed(error)),
-    };
-    let status = answer.status();
-    let body: Value = answer.json().await.map_err(failed)?;
-    if !status.is_success() {
-        return Err(CliError::failed(format!("{url} answers {status}: {body}")));
     }
-    let findings = body.get("findings").and_then(Value::as_array).cloned().unwrap_or_default();
-    let text =
-        |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let found = |value: &Value| Found {
-        file: text(value, "file"),
-        offset: value.get("offset").and_then(Value::as_u64),
-        damage: text(value, "severity") == "damage",
-        what: text(value, "what"),
-    };
-    Ok(findings.iter().map(found).collect())
+    if let Some(error) = at.error {
+        return Err(CliError::failed(format!("the node's walk was cut short: {error}")));
+    }
+    Ok(Found { findings: at.findings, found: at.found, damaged: at.damaged })
 }
 
-async fn in_folder(config: &Config) -> Result<Vec<Found>, CliError> {
+async fn in_folder(config: &Config) -> Result<Found, CliError> {
     let folder: PathBuf = config.node.data.join("store");
     if !folder.exists() {
         return Err(CliError::usage(format!("{} holds no store", config.node.data.display()))
             .next("name the data folder of a node with --data"));
     }
     let keyring = storage::keyring(config).map_err(|error| CliError::failed(error.to_string()))?;
-    let bar = bar();
-    let walked = bar.clone();
-    let findings = verify_folder(&folder, Arc::new(keyring), move |progress: Progress| {
-        walked.set_length(progress.total_bytes);
-        walked.set_position(progress.done_bytes);
+    let mut walk = Walk::default();
+    let findings = verify_folder(&folder, Arc::new(keyring), move |progress: embedded::Progress| {
+        walk.at(progress.what, progress.done_bytes, progress.total_bytes);
     });
-    let findings = findings.await.map_err(|error| CliError::failed(error.to_string()))?;
-    bar.finish_and_clear();
-    let found = |finding: crate::store::embedded::Finding| Found {
-        file: finding.file.display().to_string(),
-        offset: finding.offset,
-        damage: finding.severity == Severity::Damage,
-        what: finding.what,
-    };
-    Ok(findings.into_iter().map(found).collect())
+    let findings = findings.await.map_err(|error| {
+        CliError::failed(error.to_string())
+            .next("where a node is only starting, try again; --admin URL names a running one")
+    })?;
+    let findings: Vec<FindingOut> = findings.iter().map(FindingOut::from).collect();
+    let damaged = findings.iter().filter(|finding| finding.is_damage()).count();
+    Ok(Found { found: findings.len(), findings, damaged })
 }
 
-/// A bar on a terminal; elsewhere nothing, for the findings are the output.
-fn bar() -> ProgressBar {
-    let target =
-        if stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let style = ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}");
-    let bar = ProgressBar::with_draw_target(None, target);
-    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+/// The progress of a walk, which goes through one part of the store after the other.
+#[derive(Default)]
+struct Walk {
+    part: Option<(String, Progress)>,
+}
+
+impl Walk {
+    fn at(&mut self, what: &str, done: u64, total: u64) {
+        let part = self.part.take().filter(|(part, _)| part == what);
+        let (_, progress) = self.part.insert(part.unwrap_or_else(|| {
+            let unit = if what == "blocks" { "rows" } else { "MiB" };
+            (what.to_owned(), Progress::new(format!("verifying {what}"), unit, Some(total)))
+        }));
+        let items = if what == "blocks" { done } else { done >> 20 };
+        progress.set_of(items, done, total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::admin::client;
+    use crate::cli::stub::{Reply, Stub};
+
+    #[tokio::test]
+    async fn a_walk_that_runs_already_is_followed_to_its_end() {
+        let mut asked = 0;
+        let stub = Stub::start(move |request| {
+            assert_eq!(request.header("authorization"), "Bearer token");
+            let walk = |state, more: &str| {
+                format!(
+                    r#"{{"id":4,"state":"{state}","what":"tapes","done":5,"total":9,"damaged":1,"found":2,
+                        "findings":[{more}]}}"#
+                )
+            };
+            if request.line.starts_with("POST") {
+                return Reply::json(409, r#"{"code":40900000,"message":"runs already"}"#);
+            }
+            asked += 1;
+            let damage = r#"{"file":"f","offset":null,"severity":"damage","what":"w"}"#;
+            Reply::json(200, &if asked < 3 { walk("running", "") } else { walk("done", damage) })
+        })
+        .await;
+        let _ = stub.client();
+        let door = AdminClient::with_token(client().unwrap(), stub.url().to_owned(), &"token".into());
+        let found = through_node(&door).await.unwrap();
+        assert_eq!((found.found, found.damaged, found.findings.len()), (2, 1, 1));
+        assert!(found.findings[0].is_damage());
+    }
+
+    #[tokio::test]
+    async fn the_walk_of_another_boot_is_not_taken_for_it() {
+        let mut id = 0;
+        let stub = Stub::start(move |_| {
+            id += 1;
+            let rest =
+                r#""state":"running","what":"","done":0,"total":0,"damaged":0,"found":0,"findings":[]"#;
+            Reply::json(200, &format!(r#"{{"id":{id},{rest}}}"#))
+        })
+        .await;
+        let _ = stub.client();
+        let door = AdminClient::with_token(client().unwrap(), stub.url().to_owned(), &"token".into());
+        assert!(through_node(&door).await.err().unwrap().to_string().contains("another walk"));
+    }
 }

@@ -17,6 +17,8 @@ pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 pub enum Source {
     /// `config.default.toml`.
     Default,
+    /// The default of this subcommand, where it has one of its own.
+    Subcommand(&'static str),
     /// This file.
     File(PathBuf),
     /// This environment variable.
@@ -29,6 +31,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Subcommand(name) => write!(f, "default of {name}"),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
@@ -88,6 +91,8 @@ pub enum ConfigError {
 /// What is laid over the defaults.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
+    /// Defaults of a subcommand's own: its name, and (key, value).
+    pub subcommand: Option<(&'static str, &'static [(&'static str, &'static str)])>,
     /// A TOML file.
     pub file: Option<PathBuf>,
     /// Variables `TAPELINE__SECTION__KEY` (see [`super::environment`]).
@@ -121,6 +126,11 @@ impl Layers {
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let mut effective = Effective { values: BTreeMap::new() };
         effective.lay_toml(DEFAULTS, &Source::Default, Path::new("config.default.toml"))?;
+        if let Some((name, defaults)) = self.subcommand {
+            for (key, value) in defaults {
+                effective.lay_text(key, value, Source::Subcommand(name))?;
+            }
+        }
         if let Some(path) = &self.file {
             let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
                 path: path.display().to_string(),
@@ -358,12 +368,13 @@ mod tests {
             ],
             sets: vec!["http.connections_max=7_000".to_owned(), "http.headers_max = 42".to_owned()],
             flags: vec![("--headers".to_owned(), "http.headers_max".to_owned(), "43".to_owned())],
+            subcommand: Some(("demo", &[("http.request_ms", "62000"), ("http.first_request_ms", "9000")])),
         };
         let Loaded { config, effective } = layers.load().unwrap();
         let http = &config.http;
         assert_eq!(
             (http.request_ms, http.body_ms, http.connections_max, http.headers_max, http.first_request_ms),
-            (61_000, 12_000, 7_000, 43, 10_000)
+            (61_000, 12_000, 7_000, 43, 9_000)
         );
         let source = |key: &str| {
             effective.rows().find(|(name, ..)| *name == key).map(|(_, _, source)| source.to_string()).unwrap()
@@ -372,7 +383,8 @@ mod tests {
         assert_eq!(source("http.body_ms"), "environment TAPELINE__HTTP__BODY_MS");
         assert_eq!(source("http.connections_max"), "flag --set");
         assert_eq!(source("http.headers_max"), "flag --headers");
-        assert_eq!(source("http.first_request_ms"), "default");
+        assert_eq!(source("http.first_request_ms"), "default of demo");
+        assert_eq!(source("http.header_read_ms"), "default");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! | later wins | written as |
 //! |---|---|
 //! | default | `config.default.toml`, compiled in: every key, its default and its why |
+//! | subcommand | defaults of its own, where it has any: `demo` |
 //! | file | TOML of the same shape, only the keys that differ |
 //! | environment | `TAPELINE__SECTION__KEY=value` |
 //! | flags | `--set section.key=value`, and named ones such as `--listen` |

@@ -1,6 +1,7 @@
 //! The admin door: health, metrics, keys, audit.
 //!
-//! Health and metrics are for whoever reaches the door. What is under `/admin` needs the token
+//! Health and metrics are for whoever reaches the door, and so is the proof that this is the node
+//! whose token the asker has (`/identity`): the token is not sent to whoever else took the port. What is under `/admin` needs the token
 //! of this boot (`Authorization: Bearer`, from the node file in the data folder, which its owner
 //! alone can read) or a key with the scope `admin`: on a shared machine, and for web pages that
 //! make a browser call loopback addresses, an open port would be no door at all.
@@ -29,8 +30,8 @@ use crate::market::Nanos;
 
 /// Entries of the audit in one answer.
 const AUDIT_ENTRIES_MAX: usize = 1_000;
-/// A day of grace in milliseconds, times 30.
-const GRACE_MS_MAX: u64 = 30 * 24 * 3_600_000;
+/// The longest nonce of `/identity`.
+const NONCE_BYTES_MAX: usize = 64;
 
 /// The routes of the admin door.
 pub(super) fn routes() -> Router<Arc<Gate>> {
@@ -38,6 +39,7 @@ pub(super) fn routes() -> Router<Arc<Gate>> {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .route("/identity", get(identity))
         .route("/admin/keys", get(list_keys).post(create_key))
         .route("/admin/keys/{id}", delete(revoke_key))
         .route("/admin/keys/{id}/rotate", post(rotate_key))
@@ -100,6 +102,34 @@ async fn metrics(State(gate): State<Arc<Gate>>) -> ApiResult<Response> {
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
+/// Which proof is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityQuery {
+    /// Random, so that an old answer proves nothing.
+    nonce: String,
+}
+
+async fn identity(State(gate): State<Arc<Gate>>, Query(query): Query<IdentityQuery>) -> ApiResult<Response> {
+    if query.nonce.len() > NONCE_BYTES_MAX {
+        return Err(ApiError::bad_field(
+            "nonce",
+            &query.nonce,
+            format!("at most {NONCE_BYTES_MAX} characters"),
+        ));
+    }
+    let proof = identity_proof(gate.admin_token.expose_secret(), &query.nonce);
+    Ok(Json(serde_json::json!({"proof": proof})).into_response())
+}
+
+/// What `GET /identity?nonce=…` answers as `proof`: only who has the token can make it, and it
+/// does not tell the token.
+#[must_use]
+pub fn identity_proof(token: &str, nonce: &str) -> String {
+    let key = blake3::derive_key("tapeline admin door identity v1", token.as_bytes());
+    blake3::keyed_hash(&key, nonce.as_bytes()).to_hex().to_string()
+}
+
 async fn list_keys(State(gate): State<Arc<Gate>>) -> Json<KeysOut> {
     Json(KeysOut { keys: gate.keys.list().iter().map(KeyOut::from).collect() })
 }
@@ -129,13 +159,7 @@ async fn rotate_key(
     body: Bytes,
 ) -> ApiResult<(StatusCode, Json<KeyOut>)> {
     let ask: RotateIn = if body.is_empty() { RotateIn::default() } else { from_json(&body)? };
-    let now = (gate.clock)();
-    let grace = i64::try_from(ask.grace_ms).ok().filter(|_| ask.grace_ms <= GRACE_MS_MAX);
-    let grace = grace.ok_or_else(|| {
-        let expected = format!("milliseconds up to {GRACE_MS_MAX} (30 days)");
-        ApiError::bad_field("grace_ms", &ask.grace_ms.to_string(), expected)
-    })?;
-    let new = gate.keys.rotate(&id, now.plus(grace.saturating_mul(1_000_000)), &by, now).await?;
+    let new = gate.keys.rotate(&id, ask.grace_ms, &by, (gate.clock)()).await?;
     Ok((StatusCode::CREATED, Json(KeyOut::from(&new))))
 }
 

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use axum_server::Handle;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,15 +35,18 @@ use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, StoreError};
 use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
-use crate::telemetry::{Health, Metrics, Status};
+use crate::telemetry::{Health, Metrics};
 use crate::wire;
 use clock::Clocks;
 use storage::{Storage, StorageError};
 
+pub use admin::{FindingOut, VerifyOut, VerifyState};
 pub use bootstrap::{PairAccount, key_pair};
 
 /// The parts that report their health.
 const PARTS: [&str; 3] = ["view", "writer", "disk"];
+/// How long running requests of the admin door may take at the end.
+const ADMIN_GRACE: Duration = Duration::from_millis(100);
 
 /// Why a node does not start. Each says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -145,7 +149,7 @@ impl Node {
             Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader: Arc::new(reader) });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
-        let of_node = admin::routes(Arc::clone(&storage.store));
+        let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());
         let routers = [http::router(app), http::admin_router(Arc::clone(&gate), of_node)];
         let listeners = [listeners.http, listeners.admin];
         for ((listener, router), handle) in listeners.into_iter().zip(routers).zip(&doors) {
@@ -213,11 +217,15 @@ impl Node {
         &self.intake
     }
 
-    /// Ends the node without losing anything. Answers whether all of it was done in time; where it was
-    /// not, the next start does the rest.
+    /// Ends the node without losing anything, within `node.drain_ms` in all. Answers whether all of
+    /// it was done in time; where it was not, the next start does the rest.
     pub async fn drain(self) -> bool {
         let limit = Duration::from_millis(self.config.node.drain_ms);
-        self.gate.health.set("writer", Status::Fail, "draining");
+        // One deadline for everything. What comes first must leave time for the rest, and what is
+        // done early leaves it more.
+        let begun = Instant::now();
+        let by = |quarters: u32| begun + limit * quarters / 4;
+        self.gate.health.withdraw("node", "draining");
         let [http, admin] = &self.doors;
         http.graceful_shutdown(Some(limit / 4));
         // Requests that are under way are answered by the writer, so that it ends after them.
@@ -226,13 +234,13 @@ impl Node {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let answered = tokio::time::timeout(limit / 4, answered).await.is_ok();
-        let finished = tokio::time::timeout(limit / 2, self.writer.drain()).await.unwrap_or(false);
-        let kept = tokio::time::timeout(limit / 2, self.keeper.drain()).await.is_ok();
-        admin.graceful_shutdown(Some(Duration::from_millis(100)));
+        let answered = timeout_at(by(1), answered).await.is_ok();
+        let finished = timeout_at(by(3), self.writer.drain()).await.unwrap_or(false);
+        let kept = timeout_at(by(4), self.keeper.drain()).await.is_ok();
+        admin.graceful_shutdown(Some(ADMIN_GRACE));
         self.stop.cancel();
         self.tasks.close();
-        let ended = tokio::time::timeout(limit / 4, self.tasks.wait()).await.is_ok();
+        let ended = timeout_at(by(4), self.tasks.wait()).await.is_ok();
         tracing::info!(answered, finished, kept, ended, "drained");
         finished && kept
     }

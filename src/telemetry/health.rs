@@ -75,6 +75,13 @@ impl Health {
         }
     }
 
+    /// Takes the node out of service because it was asked to: the check fails, and that is no error.
+    pub fn withdraw(&self, name: &'static str, reason: impl Into<String>) {
+        let reason = reason.into();
+        tracing::info!(check = name, reason, "health is withdrawn");
+        self.checks.lock().insert(name, (Status::Fail, reason));
+    }
+
     /// All checks as they stand.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -107,5 +114,8 @@ mod tests {
         assert!(!report.ready);
         let expected = Check { name: "store", status: Status::Fail, reason: "disk full".to_owned() };
         assert_eq!(report.checks.first(), Some(&expected));
+        health.set("store", Status::Ok, "");
+        health.withdraw("node", "draining");
+        assert!(!health.report().ready);
     }
 }

@@ -1,5 +1,5 @@
-//! `ledger_kill9` and `boot_serves_the_last_minute`: producers keep a ledger of what was
-//! acknowledged while the node is killed at random moments, a hundred times and more.
+//! `ledger_kill9`: producers keep a ledger of what was acknowledged while the node is killed at
+//! random moments, a hundred times and more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -8,6 +8,8 @@
     reason = "tests say why they fail, and their helpers are no public API"
 )]
 
+mod admin;
+mod boot;
 mod clocks;
 mod damage;
 mod errors;

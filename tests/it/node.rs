@@ -36,6 +36,18 @@ pub fn client() -> reqwest::Client {
     client.build().expect("a client can be built")
 }
 
+/// The binary with a subcommand, and no key from the environment of the test.
+pub fn tapeline(subcommand: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tapeline"));
+    command
+        .arg(subcommand)
+        .env_remove("TAPELINE_KEY_ID")
+        .env_remove("TAPELINE_SECRET")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
 /// An answer: status, headers, and the body as JSON.
 pub struct Answer {
     pub status: u16,
@@ -78,19 +90,14 @@ impl Node {
         let _ = std::fs::remove_file(&ready);
         let log_path = self.folder.join("node.log");
         let log = std::fs::File::options().create(true).append(true).open(&log_path).expect("log file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tapeline"))
-            .arg("serve")
+        let mut child = self
+            .command("serve")
             .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
-            .arg("--data")
-            .arg(self.folder.join("data"))
             .arg("--ready-file")
             .arg(&ready)
             .args(&self.flags)
-            .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)
-            .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
         let mut waited = 0;
@@ -126,6 +133,18 @@ impl Node {
         }
         self.child = Some(child);
         Ok(())
+    }
+
+    /// A subcommand on the node's data folder.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = tapeline(subcommand);
+        command.arg("--data").arg(self.folder.join("data")).envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// What the node has written to its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("node.log")).unwrap_or_default()
     }
 
     /// kill -9.

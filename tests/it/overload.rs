@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -143,30 +144,85 @@ async fn a_client_that_sends_slowly_is_closed() {
     node.stop().await;
 }
 
-#[tokio::test]
+/// Posts one tick after the other until the node takes no more; answers which were acknowledged, and
+/// which was the one that was not answered any more, and how.
+async fn post_until_refused(node: &Node, producer: u64, acked: &AtomicUsize) -> (Vec<u64>, u16) {
+    let mut kept = Vec::new();
+    for i in (producer * 1_000_000)..((producer + 1) * 1_000_000) {
+        let tick = trade("TERM", i, TIME + i64::try_from(i).expect("small"));
+        let got = node.post_ticks(std::slice::from_ref(&tick), "", None).await;
+        match got.status {
+            200 => {
+                kept.push(i);
+                acked.fetch_add(1, Ordering::Relaxed);
+            }
+            // No connection any more, or an answer that says why.
+            0 | 503 => return (kept, got.status),
+            other => panic!("{other}: {}", got.json),
+        }
+    }
+    panic!("the node has not stopped");
+}
+
+/// A request whose body is on its way: all of it but the last byte has been sent.
+async fn begun_post(node: &Node, tick: &Value) -> (tokio::net::TcpStream, u8) {
+    let body = serde_json::to_vec(&[tick]).expect("JSON");
+    let (last, first) = body.split_last().expect("a body");
+    let head = format!(
+        "POST /v1/ticks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAPCA-API-KEY-ID: {}\r\nAPCA-API-SECRET-KEY: {}\r\nContent-Length: {}\r\n\r\n",
+        node.write.id,
+        node.write.secret,
+        body.len()
+    );
+    let address = node.http.trim_start_matches("http://");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(&[head.as_bytes(), first].concat()).await.expect("most of a request");
+    (stream, *last)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut node = Node::new(folder.path(), &[]);
     node.start().await;
-    let mut kept: Vec<Value> = Vec::new();
-    let posts = (0..40_u64).map(|i| {
-        let node = &node;
-        async move {
-            let tick = trade("TERM", i, TIME + i64::try_from(i).expect("small"));
-            if i == 20 {
-                let pid = node.pid().expect("the node runs");
-                rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
-            }
-            (node.post_ticks(std::slice::from_ref(&tick), "", None).await.status == 200).then_some(tick)
+    let begun = trade("BEGUN", 1, TIME);
+    let (mut under_way, last_byte) = begun_post(&node, &begun).await;
+    while metric(&node, "tapeline_http_requests_in_flight").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    let acked = AtomicUsize::new(0);
+    let producers = (0..16).map(|producer| post_until_refused(&node, producer, &acked));
+    let stop = async {
+        while acked.load(Ordering::Relaxed) < 50 {
+            tokio::task::yield_now().await;
         }
-    });
-    kept.extend(futures::future::join_all(posts).await.into_iter().flatten());
+        let pid = node.pid().expect("the node runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    };
+    let (ends, ()) = futures::future::join(futures::future::join_all(producers), stop).await;
+    // The node takes nothing new any more, and this request is still under way.
+    under_way.write_all(&[last_byte]).await.expect("the node still reads");
+    let mut answer = Vec::new();
+    under_way.read_to_end(&mut answer).await.expect("an answer, and the end");
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "a request under way is answered: {answer}");
     assert_eq!(node.stop().await, Some(0));
+    assert!(!node.log().contains("ERROR"), "what was asked for is no error: {}", node.log());
+    let kept: BTreeSet<u64> = ends.iter().flat_map(|(kept, _)| kept.iter().copied()).collect();
+    assert!(kept.len() >= 50, "{} acknowledged", kept.len());
     node.start().await;
     let found: BTreeSet<u64> =
         node.history("trades", "TERM", "").await.iter().filter_map(|tick| tick["i"].as_u64()).collect();
-    for tick in &kept {
-        assert!(found.contains(&tick["i"].as_u64().expect("an id")), "{tick} was acknowledged");
-    }
+    let lost: Vec<_> = kept.difference(&found).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    assert_eq!(node.history("trades", "BEGUN", "").await.len(), 1, "acknowledged during the drain");
     node.stop().await;
+}
+
+/// A metric without labels.
+async fn metric(node: &Node, name: &str) -> u64 {
+    let text = node.client.get(format!("{}/metrics", node.admin)).send().await.expect("metrics");
+    let text = text.text().await.expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect("the metric");
+    line.parse().expect("a number")
 }

@@ -130,13 +130,17 @@ impl Refused {
 }
 
 impl TickFile {
-    /// Reads a file once for its digest and length.
+    /// Reads a file once for its digest and length. `on_progress` is told how many of how many
+    /// stored bytes are read.
     ///
     /// # Errors
     /// [`FileError`] where it cannot be read or holds no ticks.
-    pub(super) fn open(args: FileArgs) -> Result<Self, FileError> {
+    pub(super) fn open(args: FileArgs, mut on_progress: impl FnMut(u64, u64)) -> Result<Self, FileError> {
         let failed = |why: String| FileError { path: args.file.clone(), why };
-        let mut reader = decompressed(&args.file).map_err(|error| failed(error.to_string()))?;
+        let stored = Arc::new(AtomicU64::new(0));
+        let reader = decompressed(&args.file, &stored).map_err(|error| failed(error.to_string()));
+        let mut reader = reader?;
+        let stored_total = std::fs::metadata(&args.file).map_or(0, |about| about.len());
         let start = reader.fill_buf().map_err(|error| failed(error.to_string()))?;
         let format = match args.format {
             FileFormat::Auto => seen_in(start).map_err(failed)?,
@@ -152,6 +156,7 @@ impl TickFile {
             let length = buffer.len();
             bytes += length as u64;
             reader.consume(length);
+            on_progress(stored.load(Ordering::Relaxed), stored_total);
         }
         Ok(Self { format, digest: hasher.finalize().into(), bytes, args })
     }
@@ -185,7 +190,7 @@ impl TickFile {
         let path = self.args.file.clone();
         let failed = |why: String| FileError { path: path.clone(), why };
         let read = Arc::new(AtomicU64::new(0));
-        let inner = decompressed(&path).map_err(|error| failed(error.to_string()))?;
+        let inner = decompressed(&path, &Arc::default()).map_err(|error| failed(error.to_string()))?;
         let reader = Counted { inner, read: Arc::clone(&read) };
         let decoded: Box<dyn Iterator<Item = Result<Decoded, String>> + Send> = match self.format {
             FileFormat::Auto | FileFormat::Ndjson => {
@@ -223,9 +228,11 @@ fn seen_in(start: &[u8]) -> Result<FileFormat, String> {
     }
 }
 
-/// Opens a file and undoes gzip or zstd, which its first bytes tell.
-fn decompressed(path: &Path) -> std::io::Result<Box<dyn BufRead + Send>> {
-    let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
+/// Opens a file and undoes gzip or zstd, which its first bytes tell. `stored` counts the bytes as
+/// they are on the disk.
+fn decompressed(path: &Path, stored: &Arc<AtomicU64>) -> std::io::Result<Box<dyn BufRead + Send>> {
+    let file = Counted { inner: File::open(path)?, read: Arc::clone(stored) };
+    let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
     let start = file.fill_buf()?;
     if start.starts_with(&[0x1f, 0x8b]) {
         let reader = flate2::bufread::MultiGzDecoder::new(file);
@@ -239,12 +246,12 @@ fn decompressed(path: &Path) -> std::io::Result<Box<dyn BufRead + Send>> {
 }
 
 /// Counts what was read through it.
-struct Counted {
-    inner: Box<dyn BufRead + Send>,
+struct Counted<R> {
+    inner: R,
     read: Arc<AtomicU64>,
 }
 
-impl Read for Counted {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.read.fetch_add(length as u64, Ordering::Relaxed);
@@ -267,7 +274,7 @@ mod tests {
     }
 
     fn entries(args: FileArgs) -> Vec<(u32, String, Option<String>)> {
-        let file = TickFile::open(args).unwrap();
+        let file = TickFile::open(args, |_, _| ()).unwrap();
         let entries = file.entries().unwrap().map(|entry| entry.unwrap());
         entries.map(|entry| (entry.number, String::from_utf8(entry.text).unwrap(), entry.refused)).collect()
     }
@@ -285,7 +292,9 @@ mod tests {
             file(&folder, "a.zst", &zstd),
         ];
         for args in files {
-            let opened = TickFile::open(args.clone()).unwrap();
+            let (mut told, stored) = (Vec::new(), std::fs::metadata(&args.file).unwrap().len());
+            let opened = TickFile::open(args.clone(), |done, total| told.push((done, total))).unwrap();
+            assert_eq!(told.last(), Some(&(stored, stored)), "progress counts stored bytes");
             assert_eq!(opened.bytes(), text.len() as u64);
             let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
             assert_eq!(opened.digest, digest);
@@ -318,9 +327,9 @@ mod tests {
     fn a_missing_or_cut_file_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let missing = FileArgs { file: folder.path().join("no.csv"), ..file(&folder, "x", TICK.as_bytes()) };
-        assert!(TickFile::open(missing).unwrap_err().to_string().contains("no.csv"));
+        assert!(TickFile::open(missing, |_, _| ()).unwrap_err().to_string().contains("no.csv"));
         let zstd = zstd::encode_all(TICK.repeat(9_999).as_bytes(), 1).unwrap();
         let cut = file(&folder, "cut.zst", &zstd[..zstd.len() - 5]);
-        assert!(TickFile::open(cut).unwrap_err().to_string().contains("cut.zst"));
+        assert!(TickFile::open(cut, |_, _| ()).unwrap_err().to_string().contains("cut.zst"));
     }
 }
