@@ -9,6 +9,9 @@ use toml::{Table, Value};
 use super::rules::{RULES, Rule, rule_of};
 use super::{Config, env};
 
+/// What a segment has beside its frames, at most: its header, the head of a record, its index.
+const SEGMENT_OVERHEAD: u64 = 4 * 1_024;
+
 /// The defaults with their documentation, compiled in.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 
@@ -227,7 +230,7 @@ impl Effective {
 
     /// What must hold between keys.
     fn check_together(&self, config: &Config) -> Result<(), ConfigError> {
-        let Config { http, ingest, tape, history, .. } = config;
+        let Config { http, ingest, tape, history, store, .. } = config;
         let same_door = http.listen == http.admin_listen && http.listen.port() != 0;
         let rules = [
             (!same_door, "http.admin_listen", "another address than http.listen"),
@@ -248,6 +251,11 @@ impl Effective {
             ),
             (http.request_ms >= http.body_ms, "http.request_ms", "at least http.body_ms"),
             (http.request_ms > ingest.answer_ms, "http.request_ms", "more than ingest.answer_ms"),
+            (
+                u64::from(store.segment_bytes) >= 2 * (tape.frame_bytes_max as u64 + SEGMENT_OVERHEAD),
+                "store.segment_bytes",
+                "at least twice tape.frame_bytes_max and 8 KiB more, so that every frame fits",
+            ),
             (tape.frame_bytes_max >= tape.flush_bytes, "tape.frame_bytes_max", "at least tape.flush_bytes"),
             (
                 tape.in_flight_max >= tape.in_flight_eager,

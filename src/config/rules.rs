@@ -63,7 +63,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("ingest.future_ms", Rule::Number(0, HOUR_MS)),
     ("ingest.answer_ms", Rule::Number(100, HOUR_MS)),
     ("tape.flush_bytes", Rule::Number(KIB, MIB)),
-    ("tape.frame_bytes_max", Rule::Number(KIB, 16 * MIB)),
+    ("tape.frame_bytes_max", Rule::Number(4 * KIB, 256 * KIB)),
     ("tape.in_flight_eager", Rule::Number(1, 64)),
     ("tape.in_flight_max", Rule::Number(1, 64)),
     ("tape.queue_bytes_max", Rule::Number(MIB, 64 * GIB)),

@@ -18,6 +18,9 @@ use crate::market::{Bucket, Kind, Nanos, Row, table};
 use crate::store::{BlockKey, BucketKey, TapeId};
 use crate::tape::{Backlog, Mark, Mono, Now, Position, View, rendezvous, shard_of};
 
+/// The most bytes that the ticks of a block take in memory: less than a table may have.
+const BLOCK_BYTES_MAX: usize = 4 << 20;
+
 /// Limits and times of a keeper.
 #[derive(Clone, Copy, Debug)]
 pub struct KeeperConfig {
@@ -161,6 +164,16 @@ impl Keeper {
     pub fn new(config: KeeperConfig) -> Self {
         let shards = (0..config.shards).map(|_| Shard::default()).collect();
         Self { config, rules: KeeperRules::default(), shards, puts: 0 }
+    }
+
+    /// The same, going on from the blocks that the store counts for each shard: after a crash
+    /// between blocks and their mark these are more than the mark says.
+    #[must_use]
+    pub fn with_counts(mut self, counts: &[u64]) -> Self {
+        for (shard, count) in self.shards.iter_mut().zip(counts) {
+            shard.blocks = *count;
+        }
+        self
     }
 
     /// The same with broken rules.
@@ -328,10 +341,26 @@ fn is_due(shard: &Shard, waits: Backlog, fullness: usize, config: &KeeperConfig,
     lingered || waits.rows >= config.flush_rows || now.since(shard.marked_at) >= config.linger_ms
 }
 
-/// Blocks of ticks of one series and bucket, in the order of history.
+/// Blocks of ticks of one series and bucket, in the order of history: so many ticks at most, and
+/// so few bytes that they can be read again.
 fn cut(kind: Kind, mut rows: Vec<Row>, rows_max: usize) -> Vec<Block> {
     rows.sort_by_cached_key(Row::place);
-    rows.chunks(rows_max.max(1)).map(|rows| Block { kind, rows: rows.to_vec() }).collect()
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut bytes = 0;
+    for row in rows {
+        let size = table::row_bytes(&row);
+        match blocks.last_mut() {
+            Some(block) if block.rows.len() < rows_max && bytes + size <= BLOCK_BYTES_MAX => {
+                bytes += size;
+                block.rows.push(row);
+            }
+            _ => {
+                bytes = size;
+                blocks.push(Block { kind, rows: vec![row] });
+            }
+        }
+    }
+    blocks
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::keeper::{Block, Keeper, KeeperEffect};
 use super::{TailDoor, block_seal_key};
 use crate::market::Series;
 use crate::seal::Keyring;
-use crate::store::{BlockRow, BucketKey, Space, StoreError, TapeId};
+use crate::store::{BlockRow, BucketKey, Space, StoreError, StoreErrorKind, TapeId};
 use crate::tape::tasks::{SharedView, ViewWorld};
 use crate::tape::{Mark, Snapshot, Unreadable, WaitToken, shard_key};
 
@@ -46,6 +46,21 @@ pub struct KeeperWorld {
     pub keyring: Arc<Keyring>,
     /// The own tape.
     pub own: Arc<dyn Fn() -> TapeId + Send + Sync>,
+    /// Is told of damage that stops a shard.
+    pub corrupt: Arc<dyn Fn(&StoreError) + Send + Sync>,
+}
+
+impl KeeperWorld {
+    /// Whether a write of a shard is durable. Damage does not pass by itself: it is told.
+    fn told(&self, shard: u8, answer: Result<(), StoreError>) -> bool {
+        let Err(mut error) = answer else { return true };
+        tracing::warn!(shard, error = %error, "the keeper's write failed; it is repeated");
+        if error.kind == StoreErrorKind::Corrupt {
+            error.detail = format!("history of shard {shard} is not written: {}", error.detail);
+            (self.corrupt)(&error);
+        }
+        false
+    }
 }
 
 /// The door to the keeper's task.
@@ -135,7 +150,8 @@ impl Task {
                         let sealed = tokio::task::spawn_blocking(move || seal(&keyring, &buckets)).await;
                         let durable = match sealed {
                             Ok(sealed) => {
-                                told(world.view.store.put_blocks(u16::from(shard), count, sealed).await)
+                                let put = world.view.store.put_blocks(u16::from(shard), count, sealed);
+                                world.told(shard, put.await)
                             }
                             Err(error) => {
                                 tracing::error!(%error, shard, "blocks could not be encoded");
@@ -148,7 +164,8 @@ impl Task {
                 KeeperEffect::PutMark { shard, mark } => {
                     self.jobs.spawn(async move {
                         let body = mark.encode();
-                        let durable = told(world.view.put(Space::Marks, &shard_key(shard), &body).await);
+                        let put = world.view.put(Space::Marks, &shard_key(shard), &body).await;
+                        let durable = world.told(shard, put);
                         Done::Mark { shard, mark, durable }
                     });
                 }
@@ -187,10 +204,4 @@ fn seal(keyring: &Keyring, buckets: &[(BucketKey, Vec<Block>)]) -> Vec<(BucketKe
         (*key, blocks.iter().map(row).collect())
     };
     buckets.iter().map(rows).collect()
-}
-
-fn told(answer: Result<(), StoreError>) -> bool {
-    answer
-        .inspect_err(|error| tracing::warn!(error = %error, "the keeper's write failed; it is repeated"))
-        .is_ok()
 }

@@ -54,7 +54,7 @@ pub(super) async fn start(
         RequestMemory::new(request_config(config), now.mono),
         SHARDS,
     );
-    let view = tasks::boot_view(view, &world).await.map_err(StartError::Tapes)?;
+    let (view, block_counts) = tasks::boot_view(view, &world).await.map_err(StartError::Tapes)?;
     let node = (config.node.name.clone(), config.http.listen.to_string());
     let writer = Writer::new(region, node, Box::new(random), writer_config(config), now);
     let own = writer.tape();
@@ -71,17 +71,18 @@ pub(super) async fn start(
         },
     );
     let health = Arc::clone(health);
-    let corrupt = move |error: &crate::store::StoreError| {
+    let corrupt = Arc::new(move |error: &crate::store::StoreError| {
         health.set("tapes", Status::Fail, format!("{error}; run tapeline verify"));
-    };
-    tracker.spawn(tasks::run_view(Arc::clone(&view), world.clone(), Arc::new(corrupt), stop.clone()));
+    });
+    tracker.spawn(tasks::run_view(Arc::clone(&view), world.clone(), corrupt.clone(), stop.clone()));
     let keeper = spawn_keeper(
-        Keeper::new(keeper_config(config)),
+        Keeper::new(keeper_config(config)).with_counts(&block_counts),
         KeeperWorld {
             view: world,
             shared: Arc::clone(&view),
             keyring: Arc::clone(&storage.keyring),
             own: own_tape(&writer, own),
+            corrupt,
         },
     );
     Ok(TapeTasks { writer, keeper, view })

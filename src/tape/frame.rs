@@ -245,7 +245,8 @@ impl Frame {
     /// Bytes that the frame takes in memory, nearly.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.pieces.len() * size_of::<Piece>() + self.rows.len() * size_of::<Row>()
+        let rows: usize = self.rows.iter().map(table::row_bytes).sum();
+        size_of::<Self>() + self.pieces.len() * size_of::<Piece>() + rows
     }
 }
 

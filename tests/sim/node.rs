@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tapeline::history::keeper::{Keeper, KeeperConfig, KeeperEffect};
 use tapeline::market::{RequestKey, Row};
-use tapeline::store::{At, Reach, TapeId};
+use tapeline::store::{At, Reach, StoreError, TapeId};
 use tapeline::tape::{
     Batch, BodyHash, Delivery, Follower, FollowerConfig, FollowerEffect, Frame, RequestConfig, RequestMemory,
     Rollover, Tail, TailConfig, Token, View, Writer, WriterConfig, WriterEffect,
@@ -277,7 +277,8 @@ impl Sim {
                     sim.at_writer(back, node, move |sim| {
                         let now = sim.now(node);
                         if let Some(writer) = &mut sim.nodes[node].writer {
-                            writer.row_put(tape, known, now);
+                            let result = if known { Ok(()) } else { Err(StoreError::unknown("no answer")) };
+                            writer.row_put(tape, result, now);
                         }
                         sim.pump(node);
                     });

@@ -169,7 +169,7 @@ impl Follower {
         }
     }
 
-    /// Retires one dead tape of the own region, or drops the entries of expired ones.
+    /// Retires the dead tapes of the own region, or drops the entries of expired ones.
     fn retire(&mut self, now: Now) {
         let Some(expected) = self.own_list.version.filter(|_| !self.own_list.putting) else { return };
         let mut list = self.own_list.list.clone();
@@ -185,21 +185,25 @@ impl Follower {
             let known = list.entries.contains_key(tape) || state.retired_in == list.id;
             scan.registered.contains(tape) && !known
         };
-        let mut dead = self.tapes.iter().filter(|(tape, state)| {
+        let dead = self.tapes.iter().filter(|(tape, state)| {
             state.home == Some(self.config.region)
                 && Some(**tape) != self.own
                 && retirable(tape, state)
                 && (state.fin || now.mono.since(state.heard) > after)
                 && self.is_mine(**tape, &live)
         });
-        let list = if let Some((tape, state)) = dead.next().filter(|_| list.entries.len() < RETIRED_MAX) {
-            list.with(*tape, state.progress.clone())
-        } else {
+        let room = RETIRED_MAX.saturating_sub(list.entries.len());
+        let dead: Vec<TapeId> = dead.map(|(tape, _)| *tape).take(room).collect();
+        let list = if dead.is_empty() {
             let gone = |tape: TapeId| !scan.registered.contains(&tape) && !self.tapes.contains_key(&tape);
             if !list.entries.keys().any(|tape| gone(*tape) && self.is_mine(*tape, &live)) {
                 return;
             }
             list.without(gone)
+        } else {
+            dead.iter()
+                .filter_map(|tape| Some((*tape, self.tapes.get(tape)?)))
+                .fold(list, |list, (tape, state)| list.with(tape, state.progress.clone()))
         };
         self.own_list.putting = true;
         self.out.push(FollowerEffect::PutList { list, expected });

@@ -306,7 +306,8 @@ impl Follower {
     #[must_use]
     pub fn new(config: FollowerConfig, ids: Box<dyn FnMut() -> u64 + Send + Sync>, now: Now) -> Self {
         let scans = config.regions.iter().map(|region| (*region, ScanState::default())).collect();
-        let retire_at = now.mono.after(config.retire_each_ms);
+        // The tapes of starts that were stopped at once are retired soon, not one a start.
+        let retire_at = now.mono.after(config.retire_each_ms.min(1_000));
         Self {
             config,
             rules: FollowerRules::default(),

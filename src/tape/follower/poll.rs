@@ -31,10 +31,12 @@ impl Follower {
         }
         if dead && self.rules.write_back {
             let reach = if self.rules.write_back_home { Reach::Home } else { Reach::Region };
-            for unconfirmed in state.unconfirmed.values_mut() {
-                if matches!(unconfirmed.write, WriteBack::Due(at) if at <= now.mono) {
-                    unconfirmed.write = WriteBack::Sent;
-                    let frame = Arc::clone(&unconfirmed.frame);
+            for write in state.unconfirmed.values_mut() {
+                if let WriteBack::Due(at, frame) = write
+                    && *at <= now.mono
+                {
+                    let frame = Arc::clone(frame);
+                    *write = WriteBack::Sent(Arc::clone(&frame));
                     self.out.push(FollowerEffect::WriteBack { frame, reach });
                 }
             }
@@ -368,9 +370,12 @@ impl Follower {
     /// The answer to [`FollowerEffect::WriteBack`].
     pub fn wrote_back(&mut self, tape: TapeId, seq: u64, durable: bool, now: Now) {
         let retry = now.mono.after(self.config.write_back_retry_ms);
-        if let Some(unconfirmed) = self.tapes.get_mut(&tape).and_then(|state| state.unconfirmed.get_mut(&seq))
-        {
-            unconfirmed.write = if durable { WriteBack::Done } else { WriteBack::Due(retry) };
+        if let Some(write) = self.tapes.get_mut(&tape).and_then(|state| state.unconfirmed.get_mut(&seq)) {
+            if durable {
+                *write = WriteBack::Done;
+            } else if let WriteBack::Sent(frame) = write {
+                *write = WriteBack::Due(retry, Arc::clone(frame));
+            }
         }
         self.rewake(tape, now.mono);
     }

@@ -25,18 +25,14 @@ pub(super) enum Purpose {
     Recover,
 }
 
-/// A frame that is applied and not known to be acknowledged.
+/// How far the write-back of a frame is that is applied and not known to be acknowledged.
 #[derive(Clone, Debug)]
-pub(super) struct Unconfirmed {
-    pub(super) frame: Arc<Frame>,
-    pub(super) write: WriteBack,
-}
-
-/// How far its write-back is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteBack {
-    Due(Mono),
-    Sent,
+    /// From then on, where the tape is dead.
+    Due(Mono, Arc<Frame>),
+    /// Under way.
+    Sent(Arc<Frame>),
+    /// It is at home; the frame need not be kept.
     Done,
 }
 
@@ -65,7 +61,7 @@ pub(super) struct Followed {
     pub(super) retired: Option<Progress>,
     /// The list that said so.
     pub(super) retired_in: u64,
-    pub(super) unconfirmed: BTreeMap<u64, Unconfirmed>,
+    pub(super) unconfirmed: BTreeMap<u64, WriteBack>,
     /// When something new came last.
     pub(super) heard: Mono,
     pub(super) hole_since: Option<Mono>,
@@ -196,8 +192,8 @@ impl Followed {
     }
 
     pub(super) fn covers_unconfirmed(&mut self, frame: &Arc<Frame>) {
-        let write = WriteBack::Due(Mono(0));
-        self.unconfirmed.entry(frame.seq).or_insert_with(|| Unconfirmed { frame: Arc::clone(frame), write });
+        let write = || WriteBack::Due(Mono(0), Arc::clone(frame));
+        self.unconfirmed.entry(frame.seq).or_insert_with(write);
     }
 
     /// The earliest of this tape's timers.
@@ -217,9 +213,9 @@ impl Followed {
             wake = wake.min(again);
         }
         let death = if self.closed || self.fin { now } else { self.heard.after(config.silent_ms + 1) };
-        let write = self.unconfirmed.values().filter_map(|unconfirmed| match unconfirmed.write {
-            WriteBack::Due(at) => Some(at),
-            WriteBack::Sent | WriteBack::Done => None,
+        let write = self.unconfirmed.values().filter_map(|write| match write {
+            WriteBack::Due(at, _) => Some(*at),
+            WriteBack::Sent(_) | WriteBack::Done => None,
         });
         if let Some(at) = write.min() {
             wake = wake.min(at.max(death));

@@ -15,7 +15,7 @@ use super::sealed::Sealed;
 use crate::market::Nanos;
 use crate::store::{At, Record, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
 use crate::tape::{
-    CodecError, FollowerEffect, Frame, GapRow, Mark, Now, RETIRED_KEY, ReadId, Region, RetiredList,
+    CodecError, FollowerEffect, Frame, GapRow, Mark, Now, RETIRED_KEY, ReadId, Region, RetiredList, SHARDS,
     ScannedTape, TapeRow, View, WaitToken, parse_shard_key, parse_tape_key,
 };
 
@@ -192,33 +192,33 @@ fn undecoded(space: Space, key: &str, error: &CodecError) -> StoreError {
 }
 
 /// Boots a view from what is durable: the retired lists of all regions and the marks of the own.
+/// Answers also how many blocks the store counts for each shard, from which its keeper goes on.
 ///
 /// # Errors
 /// `Unknown`, `Corrupt`: the node does not start.
-pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<Arc<SharedView>, StoreError> {
+pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<(Arc<SharedView>, Vec<u64>), StoreError> {
     let mut lists = Vec::new();
     for region in &world.regions {
         let (version, list) = world.list(*region).await?;
         lists.push((*region, version, list));
     }
     let marks = world.marks().await?;
-    for (shard, mark) in &marks {
-        let kept = world.store.block_count(u16::from(*shard)).await?;
-        if kept < mark.blocks {
+    let mut counts = Vec::new();
+    for shard in 0..SHARDS {
+        let kept = world.store.block_count(u16::from(shard)).await?;
+        counts.push(kept);
+        if let Some(mark) = marks.get(&shard).filter(|mark| kept < mark.blocks) {
             return Err(StoreError::corrupt(format!(
-                "shard {shard} has {kept} blocks where its mark says {}: blocks were lost",
+                "shard {shard} has {kept} blocks where its mark says {}: blocks were lost; restore the data folder from a backup",
                 mark.blocks
             )));
         }
     }
     view.boot(lists, marks, (world.now)());
     let (changed, _) = watch::channel(0);
-    Ok(Arc::new(SharedView {
-        view: RwLock::new(view),
-        now: Arc::clone(&world.now),
-        changed,
-        poke: Notify::new(),
-    }))
+    let shared =
+        SharedView { view: RwLock::new(view), now: Arc::clone(&world.now), changed, poke: Notify::new() };
+    Ok((Arc::new(shared), counts))
 }
 
 enum Done {

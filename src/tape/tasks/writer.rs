@@ -142,7 +142,7 @@ pub fn spawn_writer(writer: Writer, world: WriterWorld) -> WriterHandle {
 
 enum Done {
     Appended(TapeId, u64, Result<(), StoreError>),
-    RowPut(TapeId, bool),
+    RowPut(TapeId, Result<(), StoreError>),
 }
 
 struct Task {
@@ -216,7 +216,7 @@ impl Task {
                 }
                 self.writer.appended(tape, seq, result, now);
             }
-            Ok(Done::RowPut(tape, durable)) => self.writer.row_put(tape, durable, now),
+            Ok(Done::RowPut(tape, result)) => self.writer.row_put(tape, result, now),
             Err(error) => tracing::error!(%error, "a job of the writer ended early"),
         }
     }
@@ -272,7 +272,12 @@ impl Task {
 }
 
 /// Writes the tape's row into the registry, at a version above the one that is there.
-async fn put_row(world: &WriterWorld, tape: TapeId, row: &TapeRow, wall_nanos: i64) -> bool {
+async fn put_row(
+    world: &WriterWorld,
+    tape: TapeId,
+    row: &TapeRow,
+    wall_nanos: i64,
+) -> Result<(), StoreError> {
     let key = tape_key(tape);
     let micros = u64::try_from(wall_nanos / 1_000).unwrap_or_default();
     let result = async {
@@ -281,11 +286,7 @@ async fn put_row(world: &WriterWorld, tape: TapeId, row: &TapeRow, wall_nanos: i
         let record = world.sealed.seal_record(Space::Tapes, &world.region, &key, version, &row.encode());
         world.records.put(Space::Tapes, &world.region, record).await
     };
-    match result.await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::warn!(%tape, error = %error, "the tape's row could not be written; it is repeated");
-            false
-        }
-    }
+    result.await.inspect_err(|error| {
+        tracing::warn!(%tape, error = %error, "the tape's row could not be written; it is repeated");
+    })
 }

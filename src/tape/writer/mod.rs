@@ -376,11 +376,19 @@ impl Writer {
         }
     }
 
-    /// The answer to [`WriterEffect::PutRow`].
-    pub fn row_put(&mut self, tape: TapeId, durable: bool, now: Now) {
+    /// The answer to [`WriterEffect::PutRow`]. On one disk a tape whose first row is refused has
+    /// nowhere to go: the intake stops as it does when an append fails.
+    pub fn row_put(&mut self, tape: TapeId, result: Result<(), StoreError>, now: Now) {
         let logs = std::iter::once(&mut self.log).chain(self.trial.as_mut());
         for log in logs.filter(|log| log.tape == tape) {
-            log.row_put(durable, now.mono, self.config.refresh_ms);
+            log.row_put(result.is_ok(), now.mono, self.config.refresh_ms);
+        }
+        if self.config.rollover.is_none() && tape == self.log.tape {
+            match result {
+                Ok(()) if !self.log.failing() => self.stopped = None,
+                Err(error) if !self.log.open => self.stop(&error.detail),
+                _ => {}
+            }
         }
     }
 
@@ -407,6 +415,8 @@ impl Writer {
     #[must_use]
     pub fn due(&self) -> Mono {
         let idle = self.log.sealed_at.after(self.config.idle_ms);
+        // Nothing is sealed now: what ends that calls by itself.
+        let idle = if self.can_seal() { idle } else { Mono(u64::MAX) };
         let stuck = self.config.rollover.zip(self.log.oldest()).map(|(rollover, sealed)| {
             let trial = self.trial.as_ref().map(|trial| trial.opened_at.after(rollover.trial_ms));
             trial.unwrap_or_else(|| sealed.after(rollover.stuck_ms).max(self.next_trial))
@@ -416,17 +426,21 @@ impl Writer {
         times.into_iter().flatten().min().unwrap_or(idle)
     }
 
+    /// Whether a frame may be sealed now, and the window has room for it.
+    fn can_seal(&self) -> bool {
+        let open = self.log.open || !self.rules.row_first;
+        let room = !self.rules.window || self.log.unacked() < self.config.unacked_max;
+        let finished = self.drain.as_ref().is_some_and(|drain| drain.fin.is_some());
+        self.stopped.is_none() && open && room && !finished
+    }
+
     /// Seals frames while the window has room and there is a reason to.
     fn seal(&mut self, now: Now) {
-        if self.stopped.is_some() || (self.rules.row_first && !self.log.open) {
-            return;
-        }
-        while !self.rules.window || self.log.unacked() < self.config.unacked_max {
+        while self.can_seal() {
             let waits = self.queue.bytes();
             let eager = waits > 0 && self.log.unacked() < self.config.eager_below;
             let idle = self.log.next == 1 || now.mono.since(self.log.sealed_at) >= self.config.idle_ms;
-            let finished = self.drain.as_ref().is_some_and(|drain| drain.fin.is_some());
-            if finished || !(waits >= self.config.send_bytes || eager || idle) {
+            if !(waits >= self.config.send_bytes || eager || idle) {
                 break;
             }
             let parts = self.queue.take(self.config.frame_bytes_max);

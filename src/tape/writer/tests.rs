@@ -15,7 +15,7 @@ fn writer(config: WriterConfig) -> Writer {
 fn open(config: WriterConfig) -> Writer {
     let mut writer = writer(config);
     assert!(matches!(writer.poll(at(0))[..], [WriterEffect::PutRow { .. }]));
-    writer.row_put(writer.tape(), true, at(1));
+    writer.row_put(writer.tape(), Ok(()), at(1));
     writer
 }
 
@@ -57,11 +57,16 @@ fn no_frame_before_the_row_is_durable() {
     let mut writer = writer(WriterConfig::default());
     writer.offer(batch(1, 3)).unwrap();
     assert!(appends(&writer.poll(at(0))).is_empty());
-    writer.row_put(writer.tape(), false, at(1));
-    assert!(appends(&writer.poll(at(2))).is_empty());
+    writer.row_put(writer.tape(), Err(StoreError::refused("the disk is full")), at(1));
+    let effects = writer.poll(at(2));
+    assert!(appends(&effects).is_empty());
+    let refused = |effect: &WriterEffect| matches!(effect, WriterEffect::Refuse { refusal: Refusal::Stopped(why), .. } if why == "the disk is full");
+    assert!(effects.iter().any(refused), "on one disk it has nowhere to go: {effects:?}");
+    assert_eq!(writer.offer(batch(2, 3)), Err(Refusal::Stopped("the disk is full".into())));
+    assert!(writer.due() > at(2).mono, "nothing is to be done before the row is put again");
     let effects = writer.poll(at(1_000));
     assert!(matches!(effects[..], [WriterEffect::PutRow { .. }]), "the row is put again: {effects:?}");
-    writer.row_put(writer.tape(), true, at(1_001));
+    writer.row_put(writer.tape(), Ok(()), at(1_001));
     assert_eq!(appends(&writer.poll(at(1_001))).len(), 1);
 }
 
@@ -202,7 +207,7 @@ fn a_stuck_writer_goes_to_a_new_tape_and_carries_what_was_unacknowledged() {
     });
     assert_eq!(new.map(|(_, closes)| closes), Some(None), "the trial names nothing yet");
     let (new, _) = new.unwrap();
-    writer.row_put(new, true, at(2_110));
+    writer.row_put(new, Ok(()), at(2_110));
     let trial = appends(&writer.poll(at(2_110)));
     assert!(trial.iter().any(|frame| frame.tape == new && frame.seq == 1 && frame.rows.is_empty()));
     writer.appended(new, 1, Ok(()), at(2_120));
@@ -257,7 +262,7 @@ fn a_drain_answers_everything_and_finishes_the_tape() {
                     if let Some(seq) = row.fin {
                         assert_eq!(Some((seq, seq - 1)), fin, "the row tells of the last frame, after it");
                     }
-                    writer.row_put(tape, true, at(ms));
+                    writer.row_put(tape, Ok(()), at(ms));
                 }
                 WriterEffect::Drained { clean } => drained = Some(clean),
                 _ => {}

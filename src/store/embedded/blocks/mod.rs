@@ -111,7 +111,7 @@ impl Opened {
         // fjall has assertions about what it reads; one that fails is damage with a name here.
         let opened = catch_unwind(AssertUnwindSafe(|| Self::open_checked(folder, cache_bytes)));
         opened.unwrap_or_else(|_| {
-            let what = "are damaged: reading them broke an assertion of fjall; move the folder away to make it again from the tapes";
+            let what = "are damaged: reading them broke an assertion of fjall; restore the data folder from a backup";
             Err(StoreError::corrupt(format!("blocks in {} {what}", folder.display())))
         })
     }

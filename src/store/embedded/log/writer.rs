@@ -254,15 +254,17 @@ impl Writer {
     /// Leaves the segment that failed: what it holds after the last synced record is taken back
     /// by the header of the next one, which begins at that number.
     fn abandon(&mut self, why: &str) {
-        tracing::error!(
-            detail = why,
-            "the log leaves a segment, appends are refused until a new one can be made"
-        );
-        self.core.counters.abandoned_segments.fetch_add(1, Ordering::Relaxed);
         self.state.tail = None;
         let mut shared = self.core.shared.write();
+        if shared.refusing.is_none() {
+            tracing::error!(
+                detail = why,
+                "the log leaves a segment, appends are refused until a new one can be made"
+            );
+        }
         shared.refusing = Some(why.to_owned());
         if let Some(active) = shared.active.take() {
+            self.core.counters.abandoned_segments.fetch_add(1, Ordering::Relaxed);
             let entries = active.sorted_entries();
             let finished = Finished {
                 segment: active.segment,
@@ -279,11 +281,9 @@ impl Writer {
         let tail = match self.core.make_segment(self.state.next_segment, self.state.durable + 1) {
             Ok(tail) => tail,
             Err(error) => {
-                let mut shared = self.core.shared.write();
-                if shared.refusing.is_none() {
-                    tracing::error!(detail = %error, "the log cannot make a segment, appends are refused");
-                }
-                shared.refusing = Some(error.detail.clone());
+                // The new segment may be there, and its header takes back what the one before holds
+                // from here on: nothing more is written there.
+                self.abandon(&error.detail);
                 return Err(error);
             }
         };
