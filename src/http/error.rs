@@ -129,18 +129,23 @@ impl ApiError {
     pub fn message(&self) -> &str {
         &self.message
     }
+
+    /// The envelope.
+    pub(super) fn body(&self) -> String {
+        let mut body = Map::new();
+        let code = u32::from(self.status.as_u16()) * 100_000 + self.number;
+        body.insert("code".to_owned(), code.into());
+        body.insert("message".to_owned(), self.message.as_str().into());
+        for (name, value) in &self.details {
+            body.insert((*name).to_owned(), value.clone());
+        }
+        Value::Object(body).to_string()
+    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = Map::new();
-        let code = u32::from(self.status.as_u16()) * 100_000 + self.number;
-        body.insert("code".to_owned(), code.into());
-        body.insert("message".to_owned(), self.message.into());
-        for (name, value) in self.details {
-            body.insert(name.to_owned(), value);
-        }
-        let mut response = Response::new(Body::from(Value::Object(body).to_string()));
+        let mut response = Response::new(Body::from(self.body()));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in self.headers {

@@ -1,5 +1,7 @@
 //! What every request passes, tried on routes of the tests' own.
 
+mod sockets;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
