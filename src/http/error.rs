@@ -130,6 +130,12 @@ impl ApiError {
         &self.message
     }
 
+    /// The reason, where there is one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.details.iter().find(|(name, _)| *name == "reason").and_then(|(_, value)| value.as_str())
+    }
+
     /// The envelope.
     pub(super) fn body(&self) -> String {
         let mut body = Map::new();

@@ -53,6 +53,16 @@ pub enum Door {
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
+/// What an answer holds until it was sent or dropped.
+#[derive(Clone)]
+pub(super) struct Kept(#[expect(dead_code, reason = "it is held, not read")] Arc<dyn Any + Send + Sync>);
+
+impl Kept {
+    pub(super) fn new(held: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(held))
+    }
+}
+
 /// Puts everything around the routes of a door. The order is that of the table in the module's
 /// documentation, read from below.
 pub fn guarded(routes: Router, gate: Arc<Gate>, door: Door) -> Router {
@@ -160,7 +170,8 @@ async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next
         key_id,
         "request"
     );
-    let held = response.extensions_mut().remove::<InFlight>();
+    let extensions = response.extensions_mut();
+    let held = (extensions.remove::<InFlight>(), extensions.remove::<Kept>());
     response.map(|body| Body::new(AnswerBody::new(body, exchange, held)))
 }
 
