@@ -58,21 +58,21 @@ async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
 /// One of the requests in flight, until its answer was taken to the end, or it was dropped. The
 /// answer carries it out to where its body is sent.
 #[derive(Clone)]
-pub(super) struct InFlight(#[expect(dead_code, reason = "it is held, not read")] Arc<Counted>);
+pub(super) struct InFlight(#[expect(dead_code, reason = "it is held, not read")] Arc<InFlightCount>);
 
 impl InFlight {
     fn new(gate: &Arc<Gate>, permit: OwnedSemaphorePermit) -> Self {
         gate.metrics.http_in_flight.inc();
-        Self(Arc::new(Counted { gate: Arc::clone(gate), _permit: permit }))
+        Self(Arc::new(InFlightCount { gate: Arc::clone(gate), _permit: permit }))
     }
 }
 
-struct Counted {
+struct InFlightCount {
     gate: Arc<Gate>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Counted {
+impl Drop for InFlightCount {
     fn drop(&mut self) {
         self.gate.metrics.http_in_flight.dec();
     }

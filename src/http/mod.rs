@@ -45,6 +45,7 @@ pub mod layers;
 pub mod limits;
 pub mod openapi;
 pub mod ops;
+mod params;
 pub mod server;
 mod socket;
 pub mod symbols;

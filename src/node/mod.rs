@@ -137,7 +137,7 @@ impl Node {
             Arc::clone(&storage.keyring),
             Arc::clone(&tape.view) as _,
             region,
-            read_limits(&config),
+            ReadLimits::of(&config.history),
         );
         let door = Arc::new(tape::TapeDoor {
             writer: tape.writer.clone(),
@@ -315,13 +315,5 @@ fn intake_config(config: &Config) -> IntakeConfig {
         in_flight_bytes_max: config.ingest.in_flight_bytes_max,
         future_ms: config.ingest.future_ms,
         answer_ms: config.ingest.answer_ms,
-    }
-}
-
-fn read_limits(config: &Config) -> ReadLimits {
-    ReadLimits {
-        page_read_bytes_max: config.history.page_read_bytes_max,
-        after_wait: Duration::from_millis(config.history.after_wait_ms),
-        ..ReadLimits::default()
     }
 }

@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Config;
-use crate::http::{ApiError, ApiResult};
 use crate::http::inflate::Coding;
+use crate::http::openapi::testing::assert_documented;
+use crate::http::{ApiError, ApiResult};
 use crate::ingest::{Ack, AppendError, Batch, IntakeConfig, RequestName, Tape};
 use crate::market::{RequestKey, Row};
 use crate::seal::Keyring;
@@ -108,6 +109,11 @@ async fn post_to(
         Err(failure) => Err(body(failure.into()).await),
     };
     assert_eq!(intake.held_bytes(), 0);
+    let documented = |status, body: &Value| assert_documented("post", "/v1/ticks", status, body);
+    match &answered {
+        Ok(answer) => documented(200, &serde_json::to_value(answer).unwrap()),
+        Err((status, _, body)) => documented(status.as_u16(), body),
+    }
     answered
 }
 
@@ -165,9 +171,11 @@ async fn what_a_request_may_not_say() {
     let cases: &[(&str, Headers<'_>, u16, &str)] = &[
         ("/?atomic=yes", &[JSON], 400, "invalid value for atomic: must be true or false"),
         ("/?ack=all", &[JSON], 400, "invalid value for ack: must be region or global"),
-        ("/?sync=true", &[JSON], 400, "unexpected parameter(s): sync"),
+        ("/?sync=true&wait=1", &[JSON], 400, "unexpected parameter(s): sync, wait"),
+        ("/?atomic=", &[JSON], 400, "invalid value for atomic: must be true or false"),
+        ("/?atomic=+true", &[JSON], 400, "invalid value for atomic: must be true or false"),
         ("/?atomic=true&atomic=true", &[JSON], 400, "invalid value for atomic: must be given once"),
-        ("/?atomic=%ff", &[JSON], 400, "true or false"),
+        ("/?atomic=%ff", &[JSON], 400, "percent-encoded UTF-8"),
         ("/", &[], 415, "Content-Type must be application/json, application/x-ndjson or application/msgpack"),
         ("/", &[("content-type", "text/csv")], 415, "Content-Type must be"),
         ("/", &[JSON, JSON], 400, "invalid value for content-type: must be given once"),
