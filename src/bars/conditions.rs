@@ -47,13 +47,6 @@ impl Updates {
             volume: self.volume && other.volume,
         }
     }
-
-    /// Whether the trade may update any price of the bar. What may not, is not shown as the
-    /// latest trade either.
-    #[must_use]
-    pub fn any_price(self) -> bool {
-        self.high_low || self.open_close != OpenClose::Never
-    }
 }
 
 /// The tapes on which a letter has the meaning of a row.
@@ -173,12 +166,5 @@ mod tests {
         }
         let unknown_tape = [SipTape::ABSENT, SipTape::parse(b"O").unwrap()];
         assert!(unknown_tape.iter().all(|tape| allowed(b"B", *tape, Period::Minute) == "ohv"));
-    }
-
-    #[test]
-    fn odd_lots_are_not_the_latest_trade() {
-        let odd = Trade { conditions: Conditions::from_codes(b"@I").unwrap(), ..Trade::default() };
-        assert!(!updates(&odd, Period::Minute).any_price());
-        assert!(updates(&Trade::default(), Period::Minute).any_price());
     }
 }

@@ -216,6 +216,7 @@ fn message_of(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::stub::{Reply, Stub};
 
     fn client(url: &str) -> Client {
         Client { url: url.to_owned(), key_id: "id".to_owned(), secret: "the secret".into() }
@@ -241,6 +242,30 @@ mod tests {
             connection.send(|| connection.request(Method::GET, "/"), |_| waited.set(true)).await.unwrap_err();
         assert!(matches!(error, ClientError::Request(_)) && !waited.get(), "{error}");
         assert!(!error.to_string().contains("two"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn damaged_data_is_told_at_once_and_a_slow_store_is_asked_again() {
+        let mut asked = 0;
+        let stub = Stub::start(move |_| {
+            asked += 1;
+            match asked {
+                1 => Reply::json(504, r#"{"code":50400000,"message":"the store did not answer in time"}"#),
+                _ => Reply::json(
+                    501,
+                    r#"{"code":50100000,"message":"stored data is damaged; run tapeline verify"}"#,
+                ),
+            }
+        })
+        .await;
+        let connection = stub.connection();
+        let waits = std::cell::Cell::new(0);
+        let send = connection.send(|| connection.request(Method::GET, "/"), |_| waits.set(waits.get() + 1));
+        let error = send.await.unwrap_err();
+        assert_eq!(
+            (waits.get(), error.to_string()),
+            (1, "the node answers 501: stored data is damaged; run tapeline verify".to_owned())
+        );
     }
 
     #[test]

@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn an_error_says_what_to_do_next() {
-        let error = CliError::from(ConfigError::NotAnAssignment { text: "x".to_owned() });
+        let error = CliError::from(ConfigError::NotAnAssignment { number: 1, key: None });
         assert_eq!(error.code(), 2);
         assert!(error.to_string().contains("tapeline config"), "{error}");
     }

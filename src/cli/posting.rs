@@ -203,6 +203,9 @@ struct Answer {
     accepted: u64,
     #[serde(default)]
     verdicts: Vec<Verdict>,
+    /// Refusals that are not among the verdicts.
+    #[serde(default)]
+    verdicts_omitted: u64,
 }
 
 /// Posts batches of one file.
@@ -237,6 +240,12 @@ impl Poster {
         let mut parts = vec![batch.entries.as_slice()];
         while let Some(part) = parts.pop() {
             match self.post_part(part, &on_wait).await {
+                // Each refused entry is told: halves are posted until all are, which stores
+                // nothing twice, since the entries keep their numbers.
+                Ok(Some(answer)) if answer.verdicts_omitted > 0 && part.len() > 1 => {
+                    let (left, right) = part.split_at(part.len() / 2);
+                    parts.extend([right, left]);
+                }
                 Ok(Some(answer)) => take(answer, part, &mut outcome),
                 Ok(None) => {}
                 Err(ClientError::Refused { status: StatusCode::PAYLOAD_TOO_LARGE, .. }) if part.len() > 1 => {
@@ -479,6 +488,25 @@ mod tests {
         assert_eq!(outcome.accepted, 1);
         let waits = waits.into_inner();
         assert!(waits.len() == 3 && waits[0].contains("later") && waits[1].contains("429"), "{waits:?}");
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_does_not_list_is_asked_for_in_parts() {
+        let stub = Stub::start(move |request| {
+            let first: u32 = request.header("tapeline-lines-first").parse().unwrap();
+            let lines = request.text().lines().count();
+            let verdict = format!(r#"{{"index":{first},"field":"p","value":"0","why":"w","expected":"e"}}"#);
+            let omitted = lines - 1;
+            Reply::json(
+                200,
+                &format!(r#"{{"accepted":0,"verdicts":[{verdict}],"verdicts_omitted":{omitted}}}"#),
+            )
+        })
+        .await;
+        let entries: Vec<Entry> = (0..5).map(|number| entry(number, "x", None)).collect();
+        let outcome = poster(&stub).post(&batch(&entries), |_| ()).await.unwrap();
+        let numbers: Vec<u32> = outcome.refused.iter().map(|refusal| refusal.number).collect();
+        assert_eq!((outcome.accepted, numbers), (0, vec![0, 1, 2, 3, 4]));
     }
 
     #[tokio::test]

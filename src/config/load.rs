@@ -71,11 +71,14 @@ pub enum ConfigError {
         /// The nearest key that exists.
         nearest: Option<String>,
     },
-    /// A `--set` is not of the form `section.key=value`.
-    #[error("--set {text} is not of the form section.key=value")]
+    /// A `--set` is not of the form `section.key=value`. It is named by its number and by the key
+    /// at its beginning: the rest may be a secret.
+    #[error("--set number {number} ({}) is not of the form section.key=value", key.as_deref().unwrap_or("no key"))]
     NotAnAssignment {
-        /// What was given.
-        text: String,
+        /// Which of them, from 1.
+        number: usize,
+        /// The key that it begins with.
+        key: Option<String>,
     },
     /// A value is not what it must be.
     #[error("{key} = {value} ({from}) must be {expected}")]
@@ -91,8 +94,9 @@ pub enum ConfigError {
     },
 }
 
-/// What is laid over the defaults.
-#[derive(Clone, Debug, Default)]
+/// What is laid over the defaults. Its [`fmt::Debug`] names keys and leaves values out, for any
+/// of them may be a secret.
+#[derive(Clone, Default)]
 pub struct Layers {
     /// Defaults of a subcommand's own: its name, and (key, value).
     pub subcommand: Option<(&'static str, &'static [(&'static str, &'static str)])>,
@@ -115,8 +119,20 @@ pub struct Loaded {
     pub effective: Effective,
 }
 
-/// Every key with its value and where that came from.
-#[derive(Clone, Debug)]
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |text: &String| text.split_once('=').map(|(key, _)| named(key)).unwrap_or_default();
+        f.debug_struct("Layers")
+            .field("file", &self.file)
+            .field("environment", &self.environment.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("sets", &self.sets.iter().map(names).collect::<Vec<_>>())
+            .field("flags", &self.flags.iter().map(|(flag, key, _)| (flag, key)).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Every key with its value and where that came from. Its [`fmt::Debug`] masks secrets.
+#[derive(Clone)]
 pub struct Effective {
     values: BTreeMap<&'static str, (Value, Source)>,
 }
@@ -144,9 +160,12 @@ impl Layers {
         for (name, value) in &self.environment {
             effective.lay_text(&env::key_of(name), value, Source::Environment(name.clone()))?;
         }
-        for text in &self.sets {
-            let (key, value) =
-                text.split_once('=').ok_or_else(|| ConfigError::NotAnAssignment { text: text.clone() })?;
+        for (at, text) in self.sets.iter().enumerate() {
+            let (key, value) = text.split_once('=').ok_or_else(|| {
+                let keys = RULES.iter().map(|(key, _)| *key).filter(|key| text.starts_with(key));
+                let key = keys.max_by_key(|key| key.len()).map(str::to_owned);
+                ConfigError::NotAnAssignment { number: at + 1, key }
+            })?;
             effective.lay_text(key.trim(), value.trim(), Source::Flag("--set".to_owned()))?;
         }
         for (flag, key, value) in &self.flags {
@@ -179,10 +198,7 @@ impl Effective {
     }
 
     fn lay_toml(&mut self, text: &str, source: &Source, path: &Path) -> Result<(), ConfigError> {
-        let sections: Table = toml::from_str(text).map_err(|error: toml::de::Error| ConfigError::Syntax {
-            path: path.display().to_string(),
-            detail: error.to_string(),
-        })?;
+        let sections: Table = toml::from_str(text).map_err(|error| syntax(text, &error, path))?;
         for (section, keys) in sections {
             let Value::Table(keys) = keys else { return Err(unknown(&section, source.clone())) };
             for (key, value) in keys {
@@ -222,10 +238,7 @@ impl Effective {
                 section.insert(name.to_owned(), value.clone());
             }
         }
-        sections.try_into().map_err(|error: toml::de::Error| ConfigError::Syntax {
-            path: "config.default.toml".to_owned(),
-            detail: error.to_string(),
-        })
+        sections.try_into().map_err(|error| syntax("", &error, Path::new("config.default.toml")))
     }
 
     /// What must hold between keys.
@@ -281,11 +294,45 @@ impl Effective {
     }
 }
 
+impl fmt::Debug for Effective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.rows().map(|(key, value, source)| (key, (value, source)));
+        f.debug_map().entries(rows).finish()
+    }
+}
+
+/// A secret is masked whatever it is, also where it is no text.
 fn shown(rule: Rule, value: &Value) -> String {
     match value {
-        Value::String(text) if rule.is_secret() && !text.is_empty() => "\"********\"".to_owned(),
+        Value::String(text) if text.is_empty() => value.to_string(),
+        _ if rule.is_secret() => "\"********\"".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// Where the text is no TOML and why, without the text itself: the line may hold a secret.
+fn syntax(text: &str, error: &toml::de::Error, path: &Path) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let place = before.map(|before| {
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("line {line}, column {column}: ")
+    });
+    let detail = format!("{}{}", place.unwrap_or_default(), error.message());
+    ConfigError::Syntax { path: path.display().to_string(), detail }
+}
+
+/// A key that looks like one. Of anything else, which may be a misplaced value, no more than the
+/// key or section that exists at its beginning.
+fn named(key: &str) -> String {
+    const LENGTH_MAX: usize = 40;
+    let is_of_key = |byte: u8| byte.is_ascii_lowercase() || b"._0123456789".contains(&byte);
+    if key.len() <= LENGTH_MAX && key.bytes().all(is_of_key) {
+        return key.to_owned();
+    }
+    let sections = RULES.iter().filter_map(|(name, _)| name.split('.').next());
+    let known = RULES.iter().map(|(name, _)| *name).chain(sections).filter(|name| key.starts_with(name));
+    format!("{}…", known.max_by_key(|name| name.len()).unwrap_or_default())
 }
 
 fn unknown(key: &str, from: Source) -> ConfigError {
@@ -295,7 +342,7 @@ fn unknown(key: &str, from: Source) -> ConfigError {
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .filter(|(likeness, _)| *likeness > 0.7)
         .map(|(_, name)| (*name).to_owned());
-    ConfigError::UnknownKey { key: key.to_owned(), from, nearest }
+    ConfigError::UnknownKey { key: named(key), from, nearest }
 }
 
 /// The likeness of the last parts alone, so that a key in the wrong section is found.
@@ -442,7 +489,8 @@ mod tests {
                 "tape.in_flight_max = 8 (default) must be at least tape.in_flight_eager",
             ),
             ("http.admin_listen=127.0.0.1:8080", "must be another address than http.listen"),
-            ("http.listen", "--set http.listen is not of the form section.key=value"),
+            ("http.listen", "--set number 1 (http.listen) is not of the form section.key=value"),
+            ("listen", "--set number 1 (no key) is not of the form section.key=value"),
         ];
         for (text, expected) in cases {
             let error = set(text);
@@ -475,5 +523,53 @@ mod tests {
         assert_eq!(config.store.seal_secret().unwrap().as_slice(), expected);
         assert!(!format!("{config:?}").contains("AAECAw"));
         assert_eq!(Config::with(&[]).unwrap().store.seal_secret(), None);
+    }
+
+    #[test]
+    fn a_secret_never_appears_whatever_is_wrong_around_it() {
+        const SECRET: &str = "canaryCANARYcanaryCANARYcanaryCANARYcanaryA";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.toml");
+        let lines = [
+            format!("seal_key = \"{SECRET}"),
+            format!("seal_key = {SECRET}"),
+            format!("seal_key = '{SECRET}' '"),
+            format!("seal_key = \"\"\"{SECRET}"),
+            format!("seal_key = \"\\q{SECRET}\""),
+            format!("seal_key \"{SECRET}\""),
+            format!("seal_key = \"{SECRET}\"\nseal_key = \"{SECRET}\""),
+            format!("seal_key = [\"{SECRET}\"]"),
+            format!("seal_key = {{ a = \"{SECRET}\" }}"),
+            format!("seal_key = \"{SECRET}!\""),
+            format!("seal_kye = \"{SECRET}\""),
+            format!("{SECRET} = 1"),
+            format!("\"seal_key {SECRET}\" = 1"),
+        ];
+        for line in lines {
+            std::fs::write(&path, format!("[store]\n{line}\n")).unwrap();
+            let error = Layers { file: Some(path.clone()), ..Layers::default() }.load().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("anary"), "{line}: {error:?}");
+        }
+        for set in [
+            format!("store.seal_key {SECRET}"),
+            format!("store.seal_key:{SECRET}"),
+            SECRET.to_owned(),
+            format!("{SECRET}="),
+            format!("store.seal_key {SECRET}="),
+            format!("store.seal_key={SECRET}!"),
+        ] {
+            let error = Layers { sets: vec![set.clone()], ..Layers::default() }.load().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("anary"), "{set}: {error:?}");
+        }
+        let layers = Layers {
+            environment: vec![("TAPELINE__STORE__SEAL_KEY".to_owned(), SECRET.to_owned())],
+            sets: vec![format!("store.seal_key={SECRET}"), SECRET.to_owned()],
+            flags: vec![("--key".to_owned(), "store.seal_key".to_owned(), SECRET.to_owned())],
+            ..Layers::default()
+        };
+        let loaded = Layers { sets: Vec::new(), ..layers.clone() }.load().unwrap();
+        let text = format!("{layers:?} {loaded:?} {:?}", loaded.effective);
+        assert!(text.contains("store.seal_key") && text.contains("********"), "{text}");
+        assert!(!text.contains("anary"), "{text}");
     }
 }

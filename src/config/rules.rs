@@ -30,6 +30,8 @@ pub(super) enum Rule {
 const KIB: i64 = 1 << 10;
 const MIB: i64 = 1 << 20;
 const GIB: i64 = 1 << 30;
+/// More than this is no URI to the HTTP library.
+const URI_BYTES_MAX: i64 = 65_534;
 const HOUR_MS: i64 = 3_600_000;
 /// More than any count that makes sense on one node.
 const MANY: i64 = 10_000_000;
@@ -49,6 +51,8 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("http.sources_max", Rule::Number(1, MANY)),
     ("http.first_request_ms", Rule::Number(100, HOUR_MS)),
     ("http.header_read_ms", Rule::Number(100, HOUR_MS)),
+    ("http.write_stall_ms", Rule::Number(100, HOUR_MS)),
+    ("http.uri_bytes_max", Rule::Number(KIB, URI_BYTES_MAX)),
     ("http.header_bytes_max", Rule::Number(8 * KIB, MIB)),
     ("http.headers_max", Rule::Number(16, 1_000)),
     ("http.http2_streams_max", Rule::Number(1, 10_000)),
@@ -60,6 +64,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("http.compress_bytes_min", Rule::Number(0, 65_535)),
     ("ingest.ticks_max", Rule::Number(1, MANY)),
     ("ingest.in_flight_bytes_max", Rule::Number(KIB, 64 * GIB)),
+    ("ingest.verdicts_max", Rule::Number(1, 100_000)),
     ("ingest.future_ms", Rule::Number(0, HOUR_MS)),
     ("ingest.answer_ms", Rule::Number(100, HOUR_MS)),
     ("tape.flush_bytes", Rule::Number(KIB, MIB)),

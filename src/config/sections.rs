@@ -69,6 +69,10 @@ pub struct Http {
     pub first_request_ms: u64,
     /// Time for the headers of a request.
     pub header_read_ms: u64,
+    /// Time in which a client must take something of an answer.
+    pub write_stall_ms: u64,
+    /// Bytes of path and query.
+    pub uri_bytes_max: usize,
     /// Bytes of request line and headers.
     pub header_bytes_max: usize,
     /// Number of headers.
@@ -97,6 +101,8 @@ pub struct Ingest {
     pub ticks_max: usize,
     /// Bytes of all bodies and their ticks being taken in at once.
     pub in_flight_bytes_max: usize,
+    /// Verdicts that an answer lists.
+    pub verdicts_max: usize,
     /// How far in the future a tick's time may be.
     pub future_ms: u64,
     /// After this an unanswered request is told that its outcome is unknown.

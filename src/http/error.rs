@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::access::AccessError;
 use crate::history::ReadError;
 use crate::store::{StoreError, StoreErrorKind};
+use crate::wire::beginning;
 
 /// An answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl ApiError {
         let expected = expected.into();
         Self::bad_request(format!("invalid value for {field}: must be {expected}"))
             .with("field", field)
-            .with("value", shortened(value))
+            .with("value", beginning(value))
             .with("expected", expected)
     }
 
@@ -129,18 +130,29 @@ impl ApiError {
     pub fn message(&self) -> &str {
         &self.message
     }
+
+    /// The reason, where there is one.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.details.iter().find(|(name, _)| *name == "reason").and_then(|(_, value)| value.as_str())
+    }
+
+    /// The envelope.
+    pub(super) fn body(&self) -> String {
+        let mut body = Map::new();
+        let code = u32::from(self.status.as_u16()) * 100_000 + self.number;
+        body.insert("code".to_owned(), code.into());
+        body.insert("message".to_owned(), self.message.as_str().into());
+        for (name, value) in &self.details {
+            body.insert((*name).to_owned(), value.clone());
+        }
+        Value::Object(body).to_string()
+    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = Map::new();
-        let code = u32::from(self.status.as_u16()) * 100_000 + self.number;
-        body.insert("code".to_owned(), code.into());
-        body.insert("message".to_owned(), self.message.into());
-        for (name, value) in self.details {
-            body.insert(name.to_owned(), value);
-        }
-        let mut response = Response::new(Body::from(Value::Object(body).to_string()));
+        let mut response = Response::new(Body::from(self.body()));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in self.headers {
@@ -153,7 +165,11 @@ impl IntoResponse for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error.kind {
-            StoreErrorKind::Unknown => Self::unavailable("store", "the store did not answer in time", 1),
+            StoreErrorKind::Unknown => {
+                tracing::warn!(detail = error.detail, "the store did not answer in time");
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "the store did not answer in time")
+                    .with("reason", "store")
+            }
             StoreErrorKind::Refused => Self::unavailable("store", error.detail, 5),
             StoreErrorKind::Invalid => Self::internal(&error.detail),
             StoreErrorKind::Corrupt => corrupt(&error.detail),
@@ -164,6 +180,10 @@ impl From<StoreError> for ApiError {
 impl From<AccessError> for ApiError {
     fn from(error: AccessError) -> Self {
         match error {
+            // What is done to keys is written: it may have happened.
+            AccessError::Store(error) if error.kind == StoreErrorKind::Unknown => {
+                Self::from(error).with("outcome", "unknown")
+            }
             AccessError::Store(error) => error.into(),
             AccessError::NoSuchKey(_) => Self::not_found(error.to_string()).with("reason", "no_such_key"),
             AccessError::Invalid { field, ref expected } => {
@@ -187,16 +207,40 @@ impl From<ReadError> for ApiError {
     }
 }
 
+/// 501: what is asked for cannot be served, and will not be by asking again. Each of 500, 502,
+/// 503 and 504 is asked again by some client, up to ten times; a 4xx would blame the client, and
+/// be missed by whoever watches for failures of the server.
 fn corrupt(detail: &str) -> ApiError {
     tracing::error!(detail, "stored data is damaged");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "stored data is damaged; run tapeline verify")
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, "stored data is damaged; run tapeline verify")
         .with("reason", "corrupt")
 }
 
-/// At most 64 characters of what a client sent.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(64) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_store_is_answered_by_what_a_client_can_do() {
+        let read = |error: StoreError| ApiError::from(ReadError::Store(error));
+        let write = |error: StoreError| ApiError::from(AccessError::Store(error));
+        let cases = [
+            (read(StoreError::unknown("disk0 is slow")), 504, Some("store"), None, None),
+            (write(StoreError::unknown("disk0 is slow")), 504, Some("store"), Some("unknown"), None),
+            (read(StoreError::refused("the disk is full")), 503, Some("store"), None, Some("5")),
+            (ApiError::from(ReadError::CatchingUp), 503, Some("catching_up"), None, Some("1")),
+            (read(StoreError::new(StoreErrorKind::Corrupt, "block 7")), 501, Some("corrupt"), None, None),
+            (ApiError::from(ReadError::Corrupt("block 7".to_owned())), 501, Some("corrupt"), None, None),
+            (read(StoreError::invalid("block 7")), 500, None, None, None),
+        ];
+        for (error, status, reason, outcome, retry_after) in cases {
+            assert_eq!((error.status().as_u16(), error.reason()), (status, reason), "{error:?}");
+            assert!(!error.body().contains("disk0") && !error.body().contains("block"), "{error:?}");
+            let body: Value = serde_json::from_str(&error.body()).unwrap();
+            assert_eq!(body["outcome"].as_str(), outcome, "{error:?}");
+            let response = error.into_response();
+            let header = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(header, retry_after);
+        }
     }
 }

@@ -102,14 +102,14 @@ pub(super) struct Inflate<P: Pour> {
 }
 
 enum Decoder<P: Pour> {
-    Identity(Counted<P>),
-    Gzip(MultiGzDecoder<Counted<P>>),
-    Zstd(ZstdDecoder<'static, Counted<P>>),
+    Identity(Measured<P>),
+    Gzip(MultiGzDecoder<Measured<P>>),
+    Zstd(ZstdDecoder<'static, Measured<P>>),
 }
 
 impl<P: Pour> Inflate<P> {
     pub(super) fn new(coding: Coding, bounds: Bounds, pour: P) -> Result<Self, InflateError<P::Error>> {
-        let sink = Counted { pour, bounds, bytes: 0, allowed: 0, failed: None };
+        let sink = Measured { pour, bounds, bytes: 0, allowed: 0, failed: None };
         let broken = |error: io::Error| InflateError::Broken(error.to_string());
         let decoder = match coding {
             Coding::Identity => Decoder::Identity(sink),
@@ -155,7 +155,7 @@ impl<P: Pour> Inflate<P> {
         .pour)
     }
 
-    fn sink(&mut self) -> &mut Counted<P> {
+    fn sink(&mut self) -> &mut Measured<P> {
         match &mut self.decoder {
             Decoder::Identity(sink) => sink,
             Decoder::Gzip(decoder) => decoder.get_mut(),
@@ -173,8 +173,8 @@ impl<P: Pour> Inflate<P> {
     }
 }
 
-/// Counts what comes out, and remembers why it went no further.
-struct Counted<P: Pour> {
+/// Measures what comes out, and remembers why it went no further.
+struct Measured<P: Pour> {
     pour: P,
     bounds: Bounds,
     bytes: usize,
@@ -182,7 +182,7 @@ struct Counted<P: Pour> {
     failed: Option<InflateError<P::Error>>,
 }
 
-impl<P: Pour> Counted<P> {
+impl<P: Pour> Measured<P> {
     fn take(&mut self, bytes: &[u8]) -> Result<(), InflateError<P::Error>> {
         self.bytes = self.bytes.saturating_add(bytes.len());
         if self.bytes > self.bounds.bytes_max {
@@ -195,7 +195,7 @@ impl<P: Pour> Counted<P> {
     }
 }
 
-impl<P: Pour> Write for Counted<P> {
+impl<P: Pour> Write for Measured<P> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.failed.is_none()
             && let Err(error) = self.take(bytes)

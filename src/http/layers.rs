@@ -16,8 +16,11 @@ use rand::TryRng as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate as _, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tracing::Instrument as _;
 
+use super::activity::{Activity, AnswerBody};
 use super::error::ApiError;
+use super::limits::InFlight;
 use super::{Gate, auth, limits, ops};
 use crate::access::{Allowance, Identity};
 
@@ -49,6 +52,16 @@ pub enum Door {
 /// The id of a request, for handlers that name it.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
+
+/// What an answer holds until it was sent or dropped.
+#[derive(Clone)]
+pub(super) struct Kept(#[expect(dead_code, reason = "it is held, not read")] Arc<dyn Any + Send + Sync>);
+
+impl Kept {
+    pub(super) fn new(held: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(held))
+    }
+}
 
 /// Puts everything around the routes of a door. The order is that of the table in the module's
 /// documentation, read from below.
@@ -121,6 +134,7 @@ async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next
     let started = gate.mono.elapsed();
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let id = request_id(&request);
+    let exchange = request.extensions().get::<Arc<Activity>>().map(Activity::begin);
     let method = request.method().clone();
     let long_body =
         http_body::Body::size_hint(request.body()).upper().is_none_or(|bytes| bytes > LONG_BODY_BYTES);
@@ -133,13 +147,7 @@ async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next
             gate.metrics.http_refused.with_label_values(&["address_rate"]).inc();
             auth::too_many(seconds).into_response()
         }
-        None => {
-            let time = Duration::from_millis(gate.config.http.request_ms);
-            match tokio::time::timeout(time, next.run(request)).await {
-                Ok(response) => response,
-                Err(_) => out_of_time(&method).into_response(),
-            }
-        }
+        None => answered(&gate, request, next, &id).await,
     };
 
     let allowance = response.extensions().get::<Allowance>().copied().unwrap_or(of_address);
@@ -162,7 +170,23 @@ async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next
         key_id,
         "request"
     );
-    response
+    let extensions = response.extensions_mut();
+    let held = (extensions.remove::<InFlight>(), extensions.remove::<Kept>());
+    response.map(|body| Body::new(AnswerBody::new(body, exchange, held)))
+}
+
+/// The answer of what is inside, within its time. What is logged on the way names the request.
+async fn answered(gate: &Gate, request: Request, next: Next, id: &str) -> Response {
+    if let Err(error) = limits::check_head(gate, &request) {
+        return error.into_response();
+    }
+    let method = request.method().clone();
+    let span = tracing::error_span!("answering", request_id = id);
+    let time = Duration::from_millis(gate.config.http.request_ms);
+    match tokio::time::timeout(time, next.run(request).instrument(span)).await {
+        Ok(response) => response,
+        Err(_) => out_of_time(&method).into_response(),
+    }
 }
 
 fn out_of_time(method: &Method) -> ApiError {
@@ -196,7 +220,7 @@ fn request_id(request: &Request) -> String {
     given.filter(plain).map_or_else(new_request_id, str::to_owned)
 }
 
-fn new_request_id() -> String {
+pub(super) fn new_request_id() -> String {
     let mut bytes = [0; 16];
     // Without randomness the id names nothing; that is no reason to refuse the request.
     if rand::rngs::SysRng.try_fill_bytes(&mut bytes).is_err() {

@@ -9,6 +9,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use tokio::sync::OwnedSemaphorePermit;
 use tower_http::timeout::RequestBodyDeadlineLayer;
 
 use super::Gate;
@@ -44,28 +45,69 @@ async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> R
         gate.metrics.http_refused.with_label_values(&["body_bytes"]).inc();
         return too_large(http.body_bytes_max).into_response();
     }
-    let Ok(_permit) = gate.in_flight.try_acquire() else {
+    let Ok(permit) = Arc::clone(&gate.in_flight).try_acquire_owned() else {
         gate.metrics.http_refused.with_label_values(&["in_flight"]).inc();
         return ApiError::unavailable("overloaded", "the node is busy; come again", 1).into_response();
     };
-    let _counted = Counted::new(&gate);
-    next.run(request).await
+    let in_flight = InFlight::new(&gate, permit);
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(in_flight);
+    response
 }
 
-/// Counts a request until it is answered, or dropped because its time was over.
-struct Counted(Arc<Gate>);
+/// One of the requests in flight, until its answer was taken to the end, or it was dropped. The
+/// answer carries it out to where its body is sent.
+#[derive(Clone)]
+pub(super) struct InFlight(#[expect(dead_code, reason = "it is held, not read")] Arc<InFlightCount>);
 
-impl Counted {
-    fn new(gate: &Arc<Gate>) -> Self {
+impl InFlight {
+    fn new(gate: &Arc<Gate>, permit: OwnedSemaphorePermit) -> Self {
         gate.metrics.http_in_flight.inc();
-        Self(Arc::clone(gate))
+        Self(Arc::new(InFlightCount { gate: Arc::clone(gate), _permit: permit }))
     }
 }
 
-impl Drop for Counted {
+struct InFlightCount {
+    gate: Arc<Gate>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for InFlightCount {
     fn drop(&mut self) {
-        self.0.metrics.http_in_flight.dec();
+        self.gate.metrics.http_in_flight.dec();
     }
+}
+
+/// 414 for a URI, 431 for headers above their limits. HTTP/2 has no request line; its
+/// pseudo-headers count as one would.
+pub(super) fn check_head(gate: &Gate, request: &Request) -> Result<(), ApiError> {
+    let http = &gate.config.http;
+    let refused = |reason: &'static str, status, message: String, expected: String| {
+        gate.metrics.http_refused.with_label_values(&[reason]).inc();
+        Err(ApiError::new(status, message).with("reason", reason).with("expected", expected))
+    };
+    let uri = request.uri();
+    let target_bytes = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if target_bytes > http.uri_bytes_max {
+        let message = format!("the URI has {target_bytes} bytes");
+        let expected = format!("at most {} bytes", http.uri_bytes_max);
+        return refused("uri_bytes", StatusCode::URI_TOO_LONG, message, expected);
+    }
+    let headers = request.headers();
+    // Method, blanks, version and line ends; a colon, a blank and a line end.
+    let line = request.method().as_str().len() + target_bytes + 12;
+    let bytes =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() + line;
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    if bytes > http.header_bytes_max {
+        let message = format!("request line and headers have {bytes} bytes");
+        return refused("header_bytes", status, message, format!("at most {} bytes", http.header_bytes_max));
+    }
+    if headers.len() > http.headers_max {
+        let message = format!("the request has {} headers", headers.len());
+        return refused("headers", status, message, format!("at most {}", http.headers_max));
+    }
+    Ok(())
 }
 
 /// 413 for a body as sent.

@@ -6,8 +6,8 @@
 //!
 //! | where | what | refused as |
 //! |---|---|---|
-//! | [`server`] | connections in all and a source; time and size of headers | closed |
-//! | [`layers`] | request id, rate of an address, time, log, metrics | 429, 504 |
+//! | [`server`] | connections in all and a source; time of headers; answers that nobody takes | closed |
+//! | [`layers`] | request id, rate of an address, size of URI and headers, time, log, metrics | 429, 414, 431, 504 |
 //! | | panics, answers that are not JSON yet | 500 |
 //! | [`auth`] | the key in one of three header styles, its rate | 401 (403 on `/v2`), 429 |
 //! | [`limits`] | requests in flight, time and size of bodies | 503, 408, 413 |
@@ -15,8 +15,9 @@
 //!
 //! It promises: every answer that is no success is the one JSON envelope ([`error`]); every
 //! answer has `X-Request-ID` and the rate headers; `Retry-After` is on 429 and 503 alone; never
-//! a redirect; no secret in a log or an answer. One exception: what is not HTTP at all, or whose
-//! headers are too large, is answered by the protocol layer without a body.
+//! a redirect; no secret in a log or an answer. One exception: what is not HTTP/1.1, or whose
+//! headers are far too large, reaches no route; its answer is the envelope with a request id and
+//! without rate headers ([`bare`]), in HTTP/2 the protocol's own error.
 //!
 //! A sub-router is a `routes() -> Router<Arc<App>>`; its handlers take `State<Arc<App>>` and
 //! [`auth::Subscriber`] or [`auth::Producer`].
@@ -34,15 +35,19 @@ use crate::ingest::Intake;
 use crate::market::Nanos;
 use crate::telemetry::{Health, Metrics};
 
+mod activity;
 pub mod alpaca;
 pub mod auth;
+mod bare;
 pub mod error;
 mod inflate;
 pub mod layers;
 pub mod limits;
 pub mod openapi;
 pub mod ops;
+mod params;
 pub mod server;
+mod socket;
 pub mod symbols;
 pub mod ticks;
 pub mod types;

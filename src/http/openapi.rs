@@ -1,5 +1,6 @@
 //! `GET /openapi.json`: the API in OpenAPI 3.1, written by hand in `openapi.json` beside this
-//! file. A test holds its paths and methods against the routes, both ways.
+//! file. A test holds its paths and methods against the routes, both ways;
+//! the tests of the routes hold their real answers against its schemas.
 
 use axum::Router;
 use axum::http::header;
@@ -17,6 +18,84 @@ async fn document() -> Response {
     let headers =
         [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=3600")];
     (headers, DOCUMENT).into_response()
+}
+
+/// Real answers against the document.
+#[cfg(test)]
+pub(super) mod testing {
+    use std::sync::LazyLock;
+
+    use serde_json::{Value, json};
+
+    static STRICT: LazyLock<Value> = LazyLock::new(|| {
+        let mut document = serde_json::from_str(super::DOCUMENT).unwrap();
+        close(&mut document);
+        document
+    });
+
+    /// An object has the fields that are documented and no others.
+    fn close(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.values_mut().for_each(close);
+                if fields.get("type") == Some(&json!("object")) && fields.contains_key("properties") {
+                    fields.entry("additionalProperties").or_insert(json!(false));
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(close),
+            _ => {}
+        }
+    }
+
+    /// The operation of a method and a path with its values in place.
+    fn operation(method: &str, path: &str) -> Option<&'static Value> {
+        let fits = |template: &str| {
+            let (mut parts, mut names) = (path.split('/'), template.split('/'));
+            let same =
+                names.by_ref().zip(parts.by_ref()).all(|(name, part)| name == part || name.starts_with('{'));
+            same && path.split('/').count() == template.split('/').count()
+        };
+        let paths = STRICT["paths"].as_object()?;
+        let exact = paths.get(path);
+        let operations =
+            exact.or_else(|| paths.iter().find(|(template, _)| fits(template)).map(|(_, found)| found));
+        operations?.get(method)
+    }
+
+    /// Panics where the document does not describe this answer to this request.
+    pub(crate) fn assert_documented(method: &str, uri: &str, status: u16, body: &Value) {
+        let path = uri.split('?').next().unwrap();
+        let operation =
+            operation(method, path).unwrap_or_else(|| panic!("{method} {path} is not documented"));
+        let mut response = &operation["responses"][status.to_string()];
+        if let Some(target) = response["$ref"].as_str() {
+            response = STRICT.pointer(target.trim_start_matches('#')).unwrap();
+        }
+        let schema = &response["content"]["application/json"]["schema"];
+        assert!(schema.is_object(), "{method} {path}: {status} is not documented: {body}");
+        let schema = json!({"components": STRICT["components"], "allOf": [schema]});
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let errors: Vec<String> =
+            validator.iter_errors(body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{method} {uri} {status}: {errors:#?} in {body}");
+    }
+
+    #[test]
+    fn what_is_not_as_documented_is_found() {
+        let caught = |body: Value| {
+            std::panic::catch_unwind(|| assert_documented("get", "/v2/stocks/A/trades?limit=1", 200, &body))
+                .is_err()
+        };
+        let trade = json!({"t": "2024-01-03T14:30:00Z", "x": "Q", "p": 1, "s": 1, "c": []});
+        let page = |trade: &Value| json!({"symbol": "A", "trades": [trade], "next_page_token": null});
+        assert!(!caught(page(&trade)));
+        for (field, value) in [("s", json!(1.5)), ("z", json!("X")), ("y", json!(1)), ("x", json!(null))] {
+            let mut wrong = trade.clone();
+            wrong[field] = value;
+            assert!(caught(page(&wrong)), "{field}");
+        }
+        assert!(std::panic::catch_unwind(|| assert_documented("get", "/v1/none", 200, &json!({}))).is_err());
+    }
 }
 
 #[cfg(test)]
@@ -62,7 +141,7 @@ mod tests {
                 let path = entry.unwrap().path();
                 let name = path.file_name().unwrap().to_str().unwrap().to_owned();
                 if path.is_dir() {
-                    folders.push(path);
+                    folders.extend(Some(path).filter(|_| name != "tests"));
                 } else if !NOT_PUBLIC.contains(&name.as_str()) {
                     let source = std::fs::read_to_string(path).unwrap();
                     routes.extend(routes_in(source.split("mod tests {").next().unwrap()));

@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -17,13 +17,13 @@ use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use secrecy::ExposeSecret as _;
-use serde::Deserialize;
 use subtle::ConstantTimeEq as _;
 
 use super::Gate;
 use super::auth::{self, Shown};
 use super::error::{ApiError, ApiResult};
 use super::layers::RequestId;
+use super::params::{self, Params};
 use super::types::{AuditOut, KeyIn, KeyOut, KeysOut, ReadyOut, RotateIn, from_json};
 use crate::access::{Actor, Scope};
 use crate::market::Nanos;
@@ -102,23 +102,15 @@ async fn metrics(State(gate): State<Arc<Gate>>) -> ApiResult<Response> {
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
-/// Which proof is asked for.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct IdentityQuery {
-    /// Random, so that an old answer proves nothing.
-    nonce: String,
-}
-
-async fn identity(State(gate): State<Arc<Gate>>, Query(query): Query<IdentityQuery>) -> ApiResult<Response> {
-    if query.nonce.len() > NONCE_BYTES_MAX {
-        return Err(ApiError::bad_field(
-            "nonce",
-            &query.nonce,
-            format!("at most {NONCE_BYTES_MAX} characters"),
-        ));
+/// `nonce`: random, so that an old answer proves nothing.
+async fn identity(State(gate): State<Arc<Gate>>, RawQuery(query): RawQuery) -> ApiResult<Response> {
+    let query = Params::decode(query.as_deref())?;
+    query.only(&["nonce"])?;
+    let nonce = query.required("nonce", "random characters")?;
+    if nonce.len() > NONCE_BYTES_MAX {
+        return Err(ApiError::bad_field("nonce", nonce, format!("at most {NONCE_BYTES_MAX} characters")));
     }
-    let proof = identity_proof(gate.admin_token.expose_secret(), &query.nonce);
+    let proof = identity_proof(gate.admin_token.expose_secret(), nonce);
     Ok(Json(serde_json::json!({"proof": proof})).into_response())
 }
 
@@ -163,23 +155,15 @@ async fn rotate_key(
     Ok((StatusCode::CREATED, Json(KeyOut::from(&new))))
 }
 
-/// Which entries of the audit.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AuditQuery {
-    /// `YYYY-MM-DD` in UTC; none: today.
-    day: Option<String>,
-    /// The key of the last entry seen.
-    after: Option<String>,
-}
-
-async fn audit(State(gate): State<Arc<Gate>>, Query(query): Query<AuditQuery>) -> ApiResult<Json<AuditOut>> {
-    let today = || day_of((gate.clock)());
-    let day = query.day.unwrap_or_else(today);
-    if chrono::NaiveDate::parse_from_str(&day, "%Y-%m-%d").is_err() {
+/// `day`: `YYYY-MM-DD` in UTC, else today; `after`: the key of the last entry seen.
+async fn audit(State(gate): State<Arc<Gate>>, RawQuery(query): RawQuery) -> ApiResult<Json<AuditOut>> {
+    let query = Params::decode(query.as_deref())?;
+    query.only(&["day", "after"])?;
+    let day = query.get("day").map_or_else(|| day_of((gate.clock)()), str::to_owned);
+    if params::day(&day).is_none() {
         return Err(ApiError::bad_field("day", &day, "a day such as 2024-01-03"));
     }
-    let entries = gate.audit.list(&day, query.after.as_deref(), AUDIT_ENTRIES_MAX).await?;
+    let entries = gate.audit.list(&day, query.get("after"), AUDIT_ENTRIES_MAX).await?;
     Ok(Json(AuditOut { entries: entries.into_iter().map(Into::into).collect() }))
 }
 

@@ -1,26 +1,31 @@
-//! A router on a listener, with limits on connections and on the time and size of headers.
+//! A router on a listener, with limits on connections and on the time that they may stand still.
 //!
 //! A connection above `http.connections_max`, or of a source (IPv4 /24, IPv6 /64) above
 //! `http.connections_per_source_max`, is closed at once and counted. One that does not send the
 //! headers of its first request within `http.first_request_ms`, or those of a later one within
-//! `http.header_read_ms` after the last answer, is closed. The limits sit in [`Counted`], an
-//! acceptor: TLS wraps around it.
+//! `http.header_read_ms` after the last answer, is closed, also an HTTP/2 one that answers
+//! pings. One that takes nothing of an answer for `http.write_stall_ms` is closed and counted.
+//! The limits sit in [`ConnectionLimits`], an acceptor: TLS wraps around it.
+//!
+//! Size and number of headers are refused by [`super::limits`] in the one envelope. The protocol
+//! layer's own limits lie above those; what reaches even them is answered by [`super::bare`].
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::AddExtension;
 use axum_server::Handle;
 use axum_server::accept::Accept;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tower::Layer as _;
 
+use super::activity::Activity;
+use super::socket::{LimitedStream, Patience};
 use crate::config;
 use crate::telemetry::Metrics;
 
@@ -28,8 +33,12 @@ use crate::telemetry::Metrics;
 const HTTP2_PING_AFTER: Duration = Duration::from_secs(20);
 /// And closes it when it is not answered within this.
 const HTTP2_PONG_WITHIN: Duration = Duration::from_secs(10);
-/// Header list of an HTTP/2 request; its request line is part of it.
-const HTTP2_HEADER_BYTES_MAX: usize = 1 << 20;
+/// What one HTTP/2 stream may hold of an answer that its peer has window for, but does not read.
+const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
+/// How far the protocol layer's limits on headers lie above the configured ones, so that what
+/// is too large is refused by us and not by it. A URI has at most 64 KiB.
+const HEADER_BYTES_ABOVE: usize = 128 * 1024;
+const HEADERS_ABOVE: usize = 64;
 
 /// Serves a router until `handle` shuts it down: [`Handle::graceful_shutdown`] stops accepting,
 /// lets running requests end within its time, and closes idle connections at once.
@@ -45,20 +54,21 @@ pub async fn serve(
 ) -> io::Result<()> {
     let mut server = axum_server::from_tcp(listener)?
         .first_request_timeout(Duration::from_millis(config.first_request_ms))
-        .acceptor(Counted::new(config, metrics))
+        .acceptor(ConnectionLimits::new(config, metrics))
         .handle(handle);
-    let http2_header_bytes = config.header_bytes_max.min(HTTP2_HEADER_BYTES_MAX);
+    let header_bytes = config.header_bytes_max.saturating_add(HEADER_BYTES_ABOVE);
     server
         .http_builder()
         .http1()
         .header_read_timeout(Duration::from_millis(config.header_read_ms))
-        .max_buf_size(config.header_bytes_max)
-        .max_headers(config.headers_max);
+        .max_buf_size(header_bytes)
+        .max_headers(config.headers_max.saturating_add(HEADERS_ABOVE));
     server
         .http_builder()
         .http2()
         .max_concurrent_streams(config.http2_streams_max)
-        .max_header_list_size(u32::try_from(http2_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+        .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
         .keep_alive_interval(HTTP2_PING_AFTER)
         .keep_alive_timeout(HTTP2_PONG_WITHIN);
     server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
@@ -66,11 +76,12 @@ pub async fn serve(
 
 /// Admits connections within the limits and counts them until they close.
 #[derive(Clone)]
-pub struct Counted(Arc<Connections>);
+struct ConnectionLimits(Arc<Connections>);
 
 struct Connections {
     max: usize,
     per_source_max: usize,
+    patience: Patience,
     open: Mutex<Open>,
     metrics: Arc<Metrics>,
 }
@@ -81,13 +92,18 @@ struct Open {
     by_source: HashMap<IpAddr, usize>,
 }
 
-impl Counted {
+impl ConnectionLimits {
     /// With the limits of this configuration.
     #[must_use]
-    pub fn new(config: &config::Http, metrics: Arc<Metrics>) -> Self {
+    fn new(config: &config::Http, metrics: Arc<Metrics>) -> Self {
+        let patience = Patience {
+            stall: Duration::from_millis(config.write_stall_ms),
+            idle: Duration::from_millis(config.header_read_ms),
+        };
         Self(Arc::new(Connections {
             max: config.connections_max,
             per_source_max: config.connections_per_source_max,
+            patience,
             open: Mutex::default(),
             metrics,
         }))
@@ -109,9 +125,38 @@ impl Counted {
         self.0.metrics.http_connections.inc();
         Ok(Place { connections: Arc::clone(&self.0), source })
     }
+
+    fn admitted(&self, stream: TcpStream) -> io::Result<LimitedStream> {
+        let address = stream.peer_addr()?.ip();
+        match self.place(address) {
+            Ok(place) => {
+                stream.set_nodelay(true)?;
+                Ok(LimitedStream::new(stream, place, self.0.patience, Arc::clone(&self.0.metrics)))
+            }
+            Err(limit) => {
+                self.0.metrics.http_connections_refused.with_label_values(&[limit]).inc();
+                Err(io::Error::other(format!("http.{limit} is reached")))
+            }
+        }
+    }
 }
 
-struct Place {
+impl<S: Send + 'static> Accept<TcpStream, S> for ConnectionLimits {
+    type Stream = LimitedStream;
+    /// Requests know the connection on which they came.
+    type Service = AddExtension<S, Arc<Activity>>;
+    type Future = std::future::Ready<io::Result<(Self::Stream, Self::Service)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        std::future::ready(self.admitted(stream).map(|stream| {
+            let service = axum::Extension(stream.activity()).layer(service);
+            (stream, service)
+        }))
+    }
+}
+
+/// One open connection in the count.
+pub(super) struct Place {
     connections: Arc<Connections>,
     source: IpAddr,
 }
@@ -141,74 +186,6 @@ fn source_of(address: IpAddr) -> IpAddr {
             let [a, b, c, d, ..] = v6.segments();
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
-    }
-}
-
-impl<S: Send + 'static> Accept<TcpStream, S> for Counted {
-    type Stream = CountedStream;
-    type Service = S;
-    type Future = std::future::Ready<io::Result<(CountedStream, S)>>;
-
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        std::future::ready(self.admitted(stream).map(|stream| (stream, service)))
-    }
-}
-
-impl Counted {
-    fn admitted(&self, stream: TcpStream) -> io::Result<CountedStream> {
-        let address = stream.peer_addr()?.ip();
-        match self.place(address) {
-            Ok(place) => {
-                stream.set_nodelay(true)?;
-                Ok(CountedStream { stream, _place: place })
-            }
-            Err(limit) => {
-                self.0.metrics.http_connections_refused.with_label_values(&[limit]).inc();
-                Err(io::Error::other(format!("http.{limit} is reached")))
-            }
-        }
-    }
-}
-
-/// A connection that holds its place until it is dropped.
-pub struct CountedStream {
-    stream: TcpStream,
-    _place: Place,
-}
-
-impl AsyncRead for CountedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, into)
-    }
-}
-
-impl AsyncWrite for CountedStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }
 
@@ -270,19 +247,6 @@ mod tests {
         let mut kept = TcpStream::connect(address).await.unwrap();
         assert!(exchange(&mut kept, REQUEST).await.starts_with("HTTP/1.1 200"));
         assert_eq!(exchange(&mut kept, "GET / HTTP/1.1\r\n").await, "", "also in a later request");
-    }
-
-    #[tokio::test]
-    async fn headers_are_bounded_in_number_and_bytes() {
-        let (address, _, _) = server(&["http.headers_max=16", "http.header_bytes_max=8192"]);
-        let many: String = (0..20).map(|number| format!("x-{number}: y\r\n")).collect();
-        let large = format!("x: {}\r\n", "y".repeat(20_000));
-        for headers in [many, large] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let sent = format!("GET / HTTP/1.1\r\nhost: x\r\n{headers}\r\n");
-            let answer = exchange(&mut stream, &sent).await;
-            assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
-        }
     }
 
     #[tokio::test]

@@ -9,14 +9,14 @@ use axum::extract::{FromRef, RawQuery, State};
 use axum::response::Response;
 use axum::routing::get;
 
-use super::alpaca::params::Params;
 use super::alpaca::{MarketData, json_answer};
 use super::auth::Subscriber;
+use super::params::Params;
 use super::{ApiError, ApiResult};
 use crate::history::SymbolPage;
 use crate::history::page::SYMBOLS_PREFIX;
 use crate::market::{Kind, Nanos, Symbol};
-use crate::wire::json;
+use crate::wire::{beginning, json};
 
 /// The routes of the list of symbols.
 pub fn routes<S>() -> Router<S>
@@ -36,11 +36,8 @@ async fn symbols(_: Subscriber, data: State<MarketData>, RawQuery(query): RawQue
         None => String::new(),
         Some(text) => Symbol::parse(text.as_bytes())
             .map_err(|error| {
-                ApiError::bad_field(
-                    "prefix",
-                    text,
-                    format!("the beginning of a symbol, and {text:.16} {error}"),
-                )
+                let expected = format!("the beginning of a symbol, and {} {error}", beginning(text));
+                ApiError::bad_field("prefix", text, expected)
             })?
             .to_string(),
     };

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::{Admission, Full, Share};
+use super::claims::{Claim, Claims};
 use super::{Ack, AppendError, Batch, POSITION_PREFIX, Tape, verdict};
-use crate::market::{Nanos, Origin, RequestKey, Row};
+use crate::market::{Correction, Event, Nanos, Origin, RequestKey, Row, Status, Tick};
 use crate::seal::Keyring;
-use crate::tape::BodyHash;
+use crate::tape::{self, BodyHash, Remembered};
 use crate::wire::{BodyError, BodyReader, Format, ReadLimits, Refusal, Verdict};
 
 /// What requests may hold.
@@ -15,6 +16,8 @@ use crate::wire::{BodyError, BodyReader, Format, ReadLimits, Refusal, Verdict};
 pub struct IntakeConfig {
     /// What a body may be.
     pub limits: ReadLimits,
+    /// Refused ticks that an answer tells one by one.
+    pub verdicts_max: usize,
     /// The most bytes that all requests hold at once.
     pub in_flight_bytes_max: usize,
     /// How far in the future a tick's time may be.
@@ -70,20 +73,39 @@ pub struct Request {
 }
 
 /// What became of a request whose body could be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Answer {
     /// Ticks in the body.
     pub received: usize,
     /// Good ones.
     pub accepted: usize,
-    /// Bad ones, by their index.
-    pub refused: Vec<(u32, Box<Refusal>)>,
+    /// Bad ones.
+    pub refused: usize,
+    /// The first of the bad ones by their index, as many as are told.
+    pub verdicts: Vec<(u32, Box<Refusal>)>,
     /// By which a read can wait for the ticks; none where nothing was stored.
     pub position: Option<String>,
+    /// What would become of the request, where only that was asked for.
+    pub fate: Option<Fate>,
+    /// What the answer holds of the budget until it is sent.
+    pub share: Option<Share>,
+}
+
+/// What would become of a request that asks for verdicts only, as far as its body decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its good ticks, if any, would be stored.
+    Stored,
+    /// All or nothing is asked for, and some are bad.
+    NotAll,
+    /// Its key came with another body.
+    KeyReused,
+    /// All or nothing is asked for, and the ticks do not fit one frame.
+    TooLarge(tape::Refusal),
 }
 
 /// Why a request is not answered with verdicts.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum TakeError {
     /// The body cannot be read.
     #[error(transparent)]
@@ -98,8 +120,8 @@ pub enum TakeError {
     #[error("line {0} and those behind it cannot be numbered: at most {max}", max = u32::MAX - 1)]
     Numbering(u64),
     /// All or nothing was asked for, and some are bad.
-    #[error("{} of {} ticks are refused, so none is stored", .0.refused.len(), .0.received)]
-    NotAll(Answer),
+    #[error("{} of {} ticks are refused, so none is stored", .0.refused, .0.received)]
+    NotAll(Box<Answer>),
     /// The tape has not taken the ticks, or it is not known.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -110,6 +132,7 @@ pub struct Intake {
     tape: Arc<dyn Tape>,
     keys: Arc<Keyring>,
     admission: Admission,
+    claims: Claims,
     config: IntakeConfig,
 }
 
@@ -117,7 +140,8 @@ impl Intake {
     /// A door to a tape; `keys` make the tokens of positions.
     #[must_use]
     pub fn new(tape: Arc<dyn Tape>, keys: Arc<Keyring>, config: IntakeConfig) -> Self {
-        Self { tape, keys, admission: Admission::new(config.in_flight_bytes_max), config }
+        let admission = Admission::new(config.in_flight_bytes_max);
+        Self { tape, keys, admission, claims: Claims::default(), config }
     }
 
     /// Bytes that requests hold now.
@@ -142,7 +166,9 @@ impl Intake {
             first,
             received: 0,
             rows: Vec::new(),
-            refused: Vec::new(),
+            refused: 0,
+            verdicts: Vec::new(),
+            verdicts_max: self.config.verdicts_max,
             share,
             failed: None,
         };
@@ -188,36 +214,82 @@ impl Taking<'_> {
         let sorting = &mut self.sorting;
         self.reader.finish(&mut |position, verdict| sorting.take(position, verdict))?;
         self.sorting.failure()?;
-        let Sorting { received, mut rows, refused, share, .. } = self.sorting;
-        let mut answer = Answer { received, accepted: rows.len(), refused, position: None };
-        let options = self.request.options;
-        if options.atomic && !answer.refused.is_empty() {
-            return Err(TakeError::NotAll(answer));
+        let Sorting { received, rows, refused, verdicts, share, .. } = self.sorting;
+        let Taking { intake, request, .. } = self;
+        let accepted = rows.len();
+        let share = Some(share);
+        let mut answer = Answer { received, accepted, refused, verdicts, position: None, fate: None, share };
+        let (key, body) = names(&request, self.hasher.finalize().as_bytes());
+        if request.options.validate {
+            answer.fate = Some(intake.fate(&request.options, refused, key, body, &rows));
+            return Ok(answer.alone());
         }
-        let (request, body) = names(&self.request, self.hasher.finalize().as_bytes());
-        if self.intake.tape.is_reused(request, body) {
+        if request.options.atomic && refused > 0 {
+            return Err(TakeError::NotAll(Box::new(answer.alone())));
+        }
+        let remembered = intake.tape.remembered(key, body);
+        if remembered == Remembered::OtherBody {
             return Err(TakeError::KeyReused);
         }
-        if options.validate || rows.is_empty() {
-            return Ok(answer);
+        if rows.is_empty() {
+            return Ok(answer.alone());
         }
+        let is_keyed = matches!(request.name, RequestName::Key(_));
+        let claim = if is_keyed { intake.claims.claim(key, body) } else { None };
+        if is_keyed && claim.is_none() && remembered != Remembered::ThisBody {
+            return Err(TakeError::KeyReused);
+        }
+        answer.position = Some(intake.append(&request.options, key, body, rows, claim).await?);
+        Ok(answer.alone())
+    }
+}
+
+impl Answer {
+    /// Without a share for the rows, which have gone.
+    fn alone(mut self) -> Self {
+        if let Some(share) = &mut self.share {
+            share.shrink_to(self.verdicts.iter().map(|(_, refusal)| refusal_bytes(refusal)).sum());
+        }
+        self
+    }
+}
+
+impl Intake {
+    /// What would become of a request.
+    fn fate(&self, options: &Options, refused: usize, key: RequestKey, body: BodyHash, rows: &[Row]) -> Fate {
+        if options.atomic && refused > 0 {
+            return Fate::NotAll;
+        }
+        if self.tape.remembered(key, body) == Remembered::OtherBody {
+            return Fate::KeyReused;
+        }
+        match self.tape.check_one_frame(rows) {
+            Err(refusal) if options.atomic => Fate::TooLarge(refusal),
+            _ => Fate::Stored,
+        }
+    }
+
+    /// Hands the rows to the tape; the position when they are durable.
+    async fn append(
+        &self,
+        options: &Options,
+        request: RequestKey,
+        body: BodyHash,
+        mut rows: Vec<Row>,
+        claim: Option<Claim>,
+    ) -> Result<String, AppendError> {
         for row in &mut rows {
             row.origin.request = request;
         }
-        let batch = Batch {
-            request,
-            body,
-            backfill: options.backfill,
-            atomic: options.atomic,
-            ack: options.ack,
-            rows,
-        };
-        let limit = Duration::from_millis(self.intake.config.answer_ms);
-        let appended = tokio::time::timeout(limit, self.intake.tape.append(batch)).await;
-        let token = appended.unwrap_or(Err(AppendError::Unknown))?;
-        answer.position = Some(self.intake.keys.token(POSITION_PREFIX, &token.encode()));
-        drop(share);
-        Ok(answer)
+        let Options { atomic, backfill, ack, .. } = *options;
+        let batch = Batch { request, body, backfill, atomic, ack, rows };
+        let limit = Duration::from_millis(self.config.answer_ms);
+        let appended = tokio::time::timeout(limit, self.tape.append(batch)).await;
+        let appended = appended.unwrap_or(Err(AppendError::Unknown));
+        if let (Some(claim), Err(AppendError::Refused(_))) = (claim, &appended) {
+            claim.give_back();
+        }
+        Ok(self.keys.token(POSITION_PREFIX, &appended?.encode()))
     }
 }
 
@@ -241,17 +313,15 @@ struct Sorting {
     first: u32,
     received: usize,
     rows: Vec<Row>,
-    refused: Vec<(u32, Box<Refusal>)>,
+    refused: usize,
+    /// The first of the refused.
+    verdicts: Vec<(u32, Box<Refusal>)>,
+    verdicts_max: usize,
     share: Share,
     failed: Option<TakeError>,
 }
 
 impl Sorting {
-    /// A row, with what a growing list keeps free behind it.
-    const ROW_BYTES: usize = 2 * size_of::<Row>();
-    /// A refusal, with its texts.
-    const REFUSAL_BYTES: usize = size_of::<Refusal>() + 2 * size_of::<(u32, Box<Refusal>)>() + 256;
-
     fn take(&mut self, position: u32, verdict: Verdict) {
         if self.failed.is_some() {
             return;
@@ -268,12 +338,15 @@ impl Sorting {
         let verdict = verdict.and_then(|tick| verdict::check(&tick, self.now, self.future_ms).map(|()| tick));
         match verdict {
             Ok(tick) => {
-                self.share.grow(Self::ROW_BYTES)?;
+                self.share.grow(row_bytes(&tick))?;
                 self.rows.push(Row { tick, origin: Origin { index, ..Origin::UNKNOWN } });
             }
             Err(refusal) => {
-                self.share.grow(Self::REFUSAL_BYTES)?;
-                self.refused.push((index, refusal));
+                self.refused += 1;
+                if self.verdicts.len() < self.verdicts_max {
+                    self.share.grow(refusal_bytes(&refusal))?;
+                    self.verdicts.push((index, refusal));
+                }
             }
         }
         Ok(())
@@ -282,4 +355,34 @@ impl Sorting {
     fn failure(&mut self) -> Result<(), TakeError> {
         self.failed.take().map_or(Ok(()), Err)
     }
+}
+
+/// What an allocation takes beside its bytes.
+const ALLOCATION_BYTES: usize = 16;
+
+/// A row with what is on the heap, and with what a growing list keeps free behind it.
+fn row_bytes(tick: &Tick) -> usize {
+    let heap = match &tick.event {
+        Event::Status(status) => {
+            let Status { status_code, status_message, reason_code, reason_message, .. } = &**status;
+            let texts = [status_code, status_message, reason_code, reason_message];
+            let texts = texts.iter().map(|text| text.len() + ALLOCATION_BYTES).sum::<usize>();
+            size_of::<Status>() + ALLOCATION_BYTES + texts
+        }
+        Event::Correction(_) => size_of::<Correction>() + ALLOCATION_BYTES,
+        Event::Trade(_)
+        | Event::Quote(_)
+        | Event::MinuteBar(_)
+        | Event::DayBar(_)
+        | Event::Luld(_)
+        | Event::Cancel(_) => 0,
+    };
+    2 * size_of::<Row>() + heap
+}
+
+/// A refusal with its texts, twice: for a while it is there as the answer's JSON as well.
+fn refusal_bytes(refusal: &Refusal) -> usize {
+    let Refusal { field, value, why, expected } = refusal;
+    let texts = field.len() + value.len() + why.len() + expected.len() + 4 * ALLOCATION_BYTES;
+    2 * (size_of::<Refusal>() + 2 * size_of::<(u32, Box<Refusal>)>() + texts)
 }

@@ -68,6 +68,14 @@ impl Share {
         if short == 0 { Ok(()) } else { self.hold(short.max(Self::STEP)).or_else(|_| self.hold(short)) }
     }
 
+    /// Gives back all but `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let over = self.held.saturating_sub(bytes);
+        self.budget.used.fetch_sub(over, Ordering::Relaxed);
+        self.held -= over;
+        self.used = self.used.min(bytes);
+    }
+
     fn hold(&mut self, bytes: usize) -> Result<(), Full> {
         let max = self.budget.max;
         let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= max);
@@ -119,5 +127,12 @@ mod tests {
         share.grow(1_000).unwrap();
         assert_eq!(budget.held(), 1_000);
         assert!(share.grow(1).is_err());
+        share.shrink_to(10);
+        assert_eq!(budget.held(), 10);
+        share.grow(5).unwrap();
+        share.shrink_to(1_000);
+        assert!(budget.held() >= 15, "shrinking never grows");
+        drop(share);
+        assert_eq!(budget.held(), 0);
     }
 }

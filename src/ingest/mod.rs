@@ -10,23 +10,27 @@
 //! - **Identity.** The request's key is its `Idempotency-Key`, or the file that numbered lines
 //!   name, or else the hash of its body. A tick's index is its position in the body (of numbered
 //!   lines: its line in the file), whatever became of the ticks before it, so that a repeated
-//!   request makes the same ticks.
+//!   request makes the same ticks. A key stands for one body from before the first of them is
+//!   appended ([`claims`]): with another it is refused, with the same it is a repetition.
 //! - **Memory.** What requests hold is counted in bytes against one budget ([`Admission`]): the
-//!   ticks and refusals decoded so far, and at least what the request announced. A full budget
-//!   refuses at once. Undecoded bytes are one unfinished tick at most.
+//!   ticks and refusals decoded so far with all their texts, and at least what the request
+//!   announced. A full budget refuses at once. Undecoded bytes are one unfinished tick at most.
+//!   Of an endless number of bad ticks the first are told, the others counted. What an answer
+//!   holds counts until it is sent.
 //! - **Outcome.** Durable, refused with nothing stored, or unknown. Unknown is never told as one
 //!   of the others: the same request again is safe and tells.
 
 mod admission;
+mod claims;
 pub mod verdict;
 mod accept;
 
 use async_trait::async_trait;
 
 use crate::market::{RequestKey, Row};
-use crate::tape::{BodyHash, Refusal, WaitToken};
+use crate::tape::{BodyHash, Refusal, Remembered, WaitToken};
 
-pub use accept::{Answer, Intake, IntakeConfig, Options, Request, RequestName, TakeError, Taking};
+pub use accept::{Answer, Fate, Intake, IntakeConfig, Options, Request, RequestName, TakeError, Taking};
 pub use admission::{Admission, Full, Share};
 
 /// The prefix of the token by which an acknowledged request can be waited for.
@@ -73,8 +77,14 @@ pub enum AppendError {
 /// This node's tape, as a request sees it.
 #[async_trait]
 pub trait Tape: Send + Sync {
-    /// Whether the node remembers this request with another body.
-    fn is_reused(&self, request: RequestKey, body: BodyHash) -> bool;
+    /// How the node remembers this request.
+    fn remembered(&self, request: RequestKey, body: BodyHash) -> Remembered;
+
+    /// Whether the ticks of an atomic request, of which the index is filled in, fit one frame.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLarge`].
+    fn check_one_frame(&self, rows: &[Row]) -> Result<(), Refusal>;
 
     /// Writes a batch. Ok: durable as far as `ack` says. Dropping the future leaves the outcome
     /// unknown; the same batch again is safe.

@@ -11,19 +11,26 @@ use crate::seal::Keyring;
 use crate::store::TapeId;
 use crate::wire::{BodyError, Format, ReadLimits, msgpack};
 
+/// A frame of the tests' tape.
+const FRAME_BYTES_MAX: usize = 1_000;
+
 /// A tape that keeps what it is given, or answers as it is told.
 #[derive(Default)]
 struct MemoryTape {
     batches: Mutex<Vec<Batch>>,
-    reused: bool,
+    remembered: Remembered,
     fails: Option<AppendError>,
     hangs: bool,
 }
 
 #[async_trait]
 impl Tape for MemoryTape {
-    fn is_reused(&self, _: RequestKey, _: BodyHash) -> bool {
-        self.reused
+    fn remembered(&self, _: RequestKey, _: BodyHash) -> Remembered {
+        self.remembered
+    }
+
+    fn check_one_frame(&self, rows: &[Row]) -> Result<(), Refusal> {
+        crate::tape::check_one_frame(rows, FRAME_BYTES_MAX)
     }
 
     async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {
@@ -53,7 +60,13 @@ impl Bench {
 
     fn with_budget(tape: MemoryTape, in_flight_bytes_max: usize) -> Self {
         let tape = Arc::new(tape);
-        let config = IntakeConfig { limits: LIMITS, in_flight_bytes_max, future_ms: 5_000, answer_ms: 4_000 };
+        let config = IntakeConfig {
+            limits: LIMITS,
+            verdicts_max: 10,
+            in_flight_bytes_max,
+            future_ms: 5_000,
+            answer_ms: 4_000,
+        };
         let keys = Arc::new(Keyring::from_secret([1; 32]));
         Self { intake: Intake::new(tape.clone(), keys, config), tape }
     }
@@ -93,20 +106,23 @@ async fn good_ticks_go_on_and_bad_ones_are_named() {
     let bench = Bench::new(MemoryTape::default());
     let answer = bench.post(plain(), &lines(&["1", "0", "2", "\"3\"", "4"])).await.unwrap();
     assert_eq!((answer.received, answer.accepted), (5, 3));
-    let refused: Vec<_> = answer.refused.iter().map(|(index, refusal)| (*index, &*refusal.field)).collect();
-    assert_eq!(refused, [(1, "p"), (3, "p")]);
+    let told: Vec<_> = answer.verdicts.iter().map(|(index, refusal)| (*index, &*refusal.field)).collect();
+    assert_eq!((answer.refused, told), (2, vec![(1, "p"), (3, "p")]));
+    assert!(bench.intake.held_bytes() > 0, "what the answer holds counts until it is sent");
     let batches = bench.batches();
     let [batch] = batches.as_slice() else { panic!("one batch") };
     let indexes: Vec<u32> = batch.rows.iter().map(|row| row.origin.index).collect();
     assert_eq!(indexes, [0, 2, 4], "positions in the body, not among the good ones");
     assert!(batch.rows.iter().all(|row| row.origin.request == batch.request));
-    assert!(answer.position.unwrap().starts_with(POSITION_PREFIX));
+    assert!(answer.position.as_deref().unwrap().starts_with(POSITION_PREFIX));
+    drop(answer);
     assert_eq!(bench.intake.held_bytes(), 0);
 }
 
 #[tokio::test]
 async fn the_name_of_a_request_is_its_key_or_its_body() {
-    let bench = Bench::new(MemoryTape::default());
+    // Both bodies of the key are known, as where two nodes took them at once.
+    let bench = Bench::new(MemoryTape { remembered: Remembered::ThisBody, ..MemoryTape::default() });
     let (one, two) = (line("1"), line("2"));
     let key = || request(RequestName::Key("k".to_owned()), Options::default());
     let mut other_account = plain();
@@ -142,7 +158,7 @@ async fn numbered_lines_are_known_by_their_numbers() {
     };
     let whole = bench.post(lines_from(0), &lines(&["1", "0", "3"])).await.unwrap();
     let part = bench.post(lines_from(1), &lines(&["0", "3"])).await.unwrap();
-    assert_eq!((whole.refused[0].0, part.refused[0].0), (1, 1));
+    assert_eq!((whole.verdicts[0].0, part.verdicts[0].0), (1, 1));
     let batches = bench.batches();
     assert_eq!(batches[0].request, batches[1].request);
     assert_eq!((batches[0].body, batches[1].body), (BodyHash::LINES, BodyHash::LINES));
@@ -158,7 +174,7 @@ async fn atomic_is_all_or_nothing() {
     let atomic = || request(RequestName::Body, Options { atomic: true, ..Options::default() });
     let error = bench.post(atomic(), &lines(&["1", "0"])).await.unwrap_err();
     let TakeError::NotAll(answer) = &error else { panic!("{error}") };
-    assert_eq!((answer.received, answer.accepted, answer.refused.len()), (2, 1, 1));
+    assert_eq!((answer.received, answer.accepted, answer.refused), (2, 1, 1));
     assert!(bench.batches().is_empty());
     bench.post(atomic(), &lines(&["1", "2"])).await.unwrap();
     assert!(bench.batches()[0].atomic);
@@ -169,10 +185,71 @@ async fn nothing_is_stored_where_nothing_is_asked_or_good() {
     let bench = Bench::new(MemoryTape { fails: Some(AppendError::Unknown), ..MemoryTape::default() });
     let validate = request(RequestName::Body, Options { validate: true, ..Options::default() });
     let answer = bench.post(validate, &lines(&["1", "0"])).await.unwrap();
-    assert_eq!((answer.accepted, answer.refused.len(), answer.position), (1, 1, None));
+    assert_eq!((answer.accepted, answer.refused, &answer.position), (1, 1, &None));
     let answer = bench.post(plain(), &lines(&["0"])).await.unwrap();
-    assert_eq!((answer.received, answer.accepted, answer.position), (1, 0, None));
-    assert_eq!(bench.post(plain(), "").await.unwrap(), Answer::default());
+    assert_eq!((answer.received, answer.accepted, &answer.position), (1, 0, &None));
+    let nothing = bench.post(plain(), "").await.unwrap();
+    assert_eq!((nothing.received, nothing.refused, &nothing.position), (0, 0, &None));
+}
+
+#[tokio::test]
+async fn a_question_is_answered_with_what_would_become_of_the_request() {
+    let ask = |atomic| request(RequestName::Body, Options { atomic, validate: true, ..Options::default() });
+    let many = lines(&["1"; 100]);
+    let bad = lines(&["1", "0"]);
+    let bench = Bench::new(MemoryTape::default());
+    for (atomic, body, fate) in [
+        (false, &bad, Fate::Stored),
+        (true, &bad, Fate::NotAll),
+        (false, &many, Fate::Stored),
+        (true, &line("1"), Fate::Stored),
+    ] {
+        let answer = bench.post(ask(atomic), body).await.unwrap();
+        assert_eq!((answer.fate, answer.position), (Some(fate), None));
+        // And so it becomes.
+        let real = request(RequestName::Body, Options { atomic, ..Options::default() });
+        let stored = bench.post(real, body).await.map(|answer| answer.position.is_some());
+        assert_eq!(stored.is_ok(), !(atomic && *body == bad), "{atomic} {body}");
+    }
+    let answer = bench.post(ask(true), &many).await.unwrap();
+    let Some(Fate::TooLarge(Refusal::TooLarge { bytes, max })) = answer.fate else { panic!("{answer:?}") };
+    assert!(bytes > max && max == FRAME_BYTES_MAX && answer.accepted == 100);
+    let bench = Bench::new(MemoryTape { remembered: Remembered::OtherBody, ..MemoryTape::default() });
+    assert_eq!(bench.post(ask(false), &line("1")).await.unwrap().fate, Some(Fate::KeyReused));
+    assert!(bench.batches().is_empty());
+}
+
+#[tokio::test]
+async fn of_many_bad_ticks_the_first_are_told_and_all_are_counted() {
+    let bench = Bench::with_budget(MemoryTape::default(), 20_000);
+    let zeros = lines(&["0"; 300]);
+    for validate in [false, true] {
+        let options = Options { validate, ..Options::default() };
+        let answer = bench.post(request(RequestName::Body, options), &zeros).await.unwrap();
+        assert_eq!((answer.received, answer.accepted, answer.refused), (300, 0, 300));
+        let told: Vec<u32> = answer.verdicts.iter().map(|(index, _)| *index).collect();
+        assert_eq!(told, (0..10).collect::<Vec<_>>());
+        assert!((1_000..20_000).contains(&bench.intake.held_bytes()), "{}", bench.intake.held_bytes());
+        drop(answer);
+        assert_eq!(bench.intake.held_bytes(), 0);
+    }
+}
+
+#[tokio::test]
+async fn the_texts_of_a_tick_count() {
+    let text = "m".repeat(255);
+    let status = format!(
+        "{{\"T\":\"s\",\"S\":\"A\",\"sc\":\"{text}\",\"sm\":\"{text}\",\"rc\":\"{text}\",\"rm\":\"{text}\",\
+         \"t\":\"2024-01-03T14:30:00Z\"}}\n"
+    );
+    let held = |body: String| {
+        let bench = Bench::with_budget(MemoryTape::default(), 10_000_000);
+        let mut taking = bench.intake.begin(plain(), Nanos::parse(b"2024-01-03T15:00:00Z").unwrap()).unwrap();
+        taking.feed(body.as_bytes()).unwrap();
+        bench.intake.held_bytes()
+    };
+    let (trades, statuses) = (held(lines(&["1"; 500])), held(status.repeat(500)));
+    assert!(statuses - trades > 500 * 4 * 255 - 2 * 64 * 1024, "{trades} {statuses}");
 }
 
 #[tokio::test]
@@ -186,10 +263,43 @@ async fn an_unreadable_body_stores_nothing() {
 
 #[tokio::test]
 async fn a_key_with_another_body_is_refused() {
-    let bench = Bench::new(MemoryTape { reused: true, ..MemoryTape::default() });
+    let bench = Bench::new(MemoryTape { remembered: Remembered::OtherBody, ..MemoryTape::default() });
     let error = bench.post(plain(), &line("1")).await.unwrap_err();
     assert!(matches!(error, TakeError::KeyReused), "{error}");
     assert!(bench.batches().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_with_two_bodies_at_once_is_refused_and_the_same_body_goes_on() {
+    let bench = Bench::new(MemoryTape { hangs: true, ..MemoryTape::default() });
+    let key = || request(RequestName::Key("k".to_owned()), Options::default());
+    let (one, other) = (line("1"), line("2"));
+    let mut first = Box::pin(bench.post(key(), &one));
+    assert!(futures::poll!(&mut first).is_pending());
+    let error = bench.post(key(), &other).await.unwrap_err();
+    assert!(matches!(error, TakeError::KeyReused), "{error}");
+    let mut same = Box::pin(bench.post(key(), &one));
+    assert!(futures::poll!(&mut same).is_pending(), "a repetition is appended too");
+    for request in [first, same] {
+        assert!(matches!(request.await.unwrap_err(), TakeError::Append(AppendError::Unknown)));
+    }
+    let error = bench.post(key(), &other).await.unwrap_err();
+    assert!(matches!(error, TakeError::KeyReused), "the first may be stored yet: {error}");
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_where_nothing_was_stored_and_each_remembered_body_may_be_repeated() {
+    let key = || request(RequestName::Key("k".to_owned()), Options::default());
+    let full = Refusal::Full { queued: 2, max: 1 };
+    let bench = Bench::new(MemoryTape { fails: Some(full.into()), ..MemoryTape::default() });
+    for body in [line("1"), line("2")] {
+        let error = bench.post(key(), &body).await.unwrap_err();
+        assert!(matches!(error, TakeError::Append(AppendError::Refused(_))), "{error}");
+    }
+    let bench = Bench::new(MemoryTape { remembered: Remembered::ThisBody, ..MemoryTape::default() });
+    for body in [line("1"), line("2"), line("1")] {
+        bench.post(key(), &body).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,9 +335,8 @@ async fn a_full_budget_refuses_at_once_and_is_given_back() {
     two.expected_bytes = 2;
     assert!(matches!(bench.intake.begin(two, now).err().unwrap(), TakeError::Full(_)));
     drop(held);
-    // Decoded ticks count, not the bytes that named them: a thousand refusals hold far more.
-    let zeros: String = "0\n".repeat(900);
-    let error = bench.post(plain(), &zeros).await.unwrap_err();
+    // Decoded ticks count, not the bytes that named them.
+    let error = bench.post(plain(), &lines(&["1"; 100])).await.unwrap_err();
     assert!(matches!(error, TakeError::Full(_)), "{error}");
     assert_eq!(bench.intake.held_bytes(), 0);
     bench.post(plain(), &lines(&["1", "2"])).await.unwrap();

@@ -6,10 +6,8 @@
 use crate::market::{Bar, Event, Nanos, Price, Quote, Tick, calendar};
 use crate::wire::Refusal;
 
-/// How far in the future a tick's time may be, by default.
-pub const FUTURE_MS: u64 = 5_000;
-
-/// Checks a tick; `now` is the node's wall clock.
+/// Checks a tick; `now` is the node's wall clock. `docs/adr/0005-verdicts.md` has the reasons,
+/// and what is kept on purpose.
 ///
 /// | refused | because |
 /// |---|---|
@@ -32,8 +30,7 @@ pub fn check(tick: &Tick, now: Nanos, future_ms: u64) -> Result<(), Box<Refusal>
         }
         Event::DayBar(bar) => {
             check_prices(bar)?;
-            let midnight = calendar::new_york_midnight(calendar::new_york_date(tick.time));
-            aligned(tick.time, midnight, "is not midnight in New York")
+            aligned(tick.time, day_start(tick.time), "is not midnight in New York")
         }
         Event::Status(_) => Ok(()),
         Event::Luld(luld) => {
@@ -93,6 +90,15 @@ fn not_below_zero(field: &str, price: Price) -> Result<(), Box<Refusal>> {
     Err(Refusal::new(field, &price.to_string(), "is below zero", "a price above 0, or 0 where there is none"))
 }
 
+/// When the daily bar begins that this time means: midnight in New York, 04:00Z or 05:00Z. Who
+/// writes midnight in UTC means the day of that date.
+fn day_start(time: Nanos) -> Nanos {
+    const DAY: i64 = 24 * Nanos::HOUR;
+    let is_utc_midnight = time.0.rem_euclid(DAY) == 0;
+    let noon_of_the_day = if is_utc_midnight { time.plus(DAY / 2) } else { time };
+    calendar::new_york_midnight(calendar::new_york_date(noon_of_the_day))
+}
+
 fn aligned(time: Nanos, right: Nanos, why: &'static str) -> Result<(), Box<Refusal>> {
     if time == right {
         return Ok(());
@@ -105,6 +111,7 @@ mod tests {
     use super::*;
     use crate::wire::json;
 
+    const FUTURE_MS: u64 = 5_000;
     const NOW: &str = "2024-01-03T14:30:00Z";
 
     fn verdict(text: &str) -> Result<(), Box<Refusal>> {
@@ -142,6 +149,10 @@ mod tests {
             (QUOTE, &[("\"bp\":1", "\"bp\":9")]),
             (MINUTE, &[]),
             (MINUTE, &[("\"vw\":2", "\"vw\":0")]),
+            (MINUTE, &[("\"vw\":2", "\"vw\":2.0000000000000004")]),
+            (MINUTE, &[("\"vw\":2", "\"vw\":null")]),
+            (MINUTE, &[("\"o\":2", "\"o\":9"), ("\"c\":2", "\"c\":0.5")]),
+            (TRADE, &[("\"s\":1", "\"s\":10.0")]),
             (DAY, &[]),
             (DAY, &[("2024-01-02T05:00:00Z", "2023-07-03T04:00:00Z")]),
             (LULD, &[("3.24", "0")]),
@@ -199,5 +210,9 @@ mod tests {
         assert_eq!(minute.expected, "when the bar begins: 2024-01-03T14:29:00Z");
         let day = verdict(&with(DAY, &[("05:00", "04:59")])).unwrap_err();
         assert_eq!(day.expected, "when the bar begins: 2024-01-01T05:00:00Z");
+        let utc = verdict(&with(DAY, &[("05:00", "00:00")])).unwrap_err();
+        assert_eq!(utc.expected, "when the bar begins: 2024-01-02T05:00:00Z", "the day that it names");
+        let summer = verdict(&with(DAY, &[("2024-01-02T05:00", "2023-07-03T00:00")])).unwrap_err();
+        assert_eq!(summer.expected, "when the bar begins: 2023-07-03T04:00:00Z");
     }
 }

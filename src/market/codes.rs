@@ -54,6 +54,30 @@ impl fmt::Display for Exchange {
     }
 }
 
+/// A code of one printable ASCII character that names nothing by itself, such as the indicator
+/// of a limit-up limit-down band; a blank is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(pub u8);
+
+impl Code {
+    /// No code.
+    pub const BLANK: Self = Self(b' ');
+
+    /// Parses one printable ASCII character.
+    ///
+    /// # Errors
+    /// [`CodeError::NotOneCharacter`].
+    pub fn parse(text: &[u8]) -> Result<Self, CodeError> {
+        one_character(text).map(Self)
+    }
+}
+
+impl Default for Code {
+    fn default() -> Self {
+        Self::BLANK
+    }
+}
+
 /// Up to seven condition codes, in the order they were given. `[0]` counts them.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Conditions([u8; 8]);

@@ -115,12 +115,8 @@ fn others() -> Vec<(&'static str, Tick)> {
         reason_message: "".into(),
         tape: SipTape::C,
     };
-    let luld = Luld {
-        limit_up: price("3.24"),
-        limit_down: price("2.65"),
-        indicator: Exchange(b'B'),
-        tape: SipTape::C,
-    };
+    let luld =
+        Luld { limit_up: price("3.24"), limit_down: price("2.65"), indicator: Code(b'B'), tape: SipTape::C };
     let correction = Correction {
         exchange: Exchange(b'M'),
         original_id: 52_983_525_033_527,

@@ -27,7 +27,7 @@ pub(crate) mod golden;
 pub mod table;
 
 pub use bucket::{Bucket, BucketWidth};
-pub use codes::{CodeError, Conditions, Exchange, SipTape};
+pub use codes::{Code, CodeError, Conditions, Exchange, SipTape};
 pub use identity::{Ordinal, Origin, Place, RequestKey, Row, TickId};
 pub use nanos::{Nanos, TimeError};
 pub use price::{Price, PriceError};

@@ -2,16 +2,26 @@
 
 use std::fmt;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Timelike as _, Utc};
 
 /// A point in time, in nanoseconds since the Unix epoch (1677-09-21 to 2262-04-11).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Nanos(pub i64);
 
-/// The text is not an RFC 3339 time within 1677 to 2262.
+/// Why a text is no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is not an RFC 3339 time such as 2024-01-03T14:30:00.123456789Z")]
-pub struct TimeError;
+pub enum TimeError {
+    /// It is not an RFC 3339 time within 1677 to 2262.
+    #[error("is not an RFC 3339 time such as 2024-01-03T14:30:00.123456789Z")]
+    NotATime,
+    /// It has more than nine fraction digits; cutting them off would be another time.
+    #[error("is finer than a nanosecond")]
+    TooFine,
+    /// It has a 60th second, which nanoseconds since 1970 do not count: it would become the
+    /// second behind it.
+    #[error("has a 60th second")]
+    LeapSecond,
+}
 
 impl Nanos {
     /// One second.
@@ -25,7 +35,7 @@ impl Nanos {
     /// The latest time that can be told.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// Parses RFC 3339 with up to nine fraction digits and any offset.
+    /// Parses RFC 3339 with up to nine fraction digits, seconds up to 59 and any offset.
     ///
     /// # Errors
     /// [`TimeError`] when the text is no such time.
@@ -33,9 +43,17 @@ impl Nanos {
         if let Some(time) = parse_utc(text) {
             return Ok(time);
         }
-        let text = std::str::from_utf8(text).map_err(|_| TimeError)?;
-        let time = DateTime::parse_from_rfc3339(text).map_err(|_| TimeError)?;
-        time.timestamp_nanos_opt().map(Self).ok_or(TimeError)
+        let text = std::str::from_utf8(text).map_err(|_| TimeError::NotATime)?;
+        let time = DateTime::parse_from_rfc3339(text).map_err(|_| TimeError::NotATime)?;
+        let fraction = text.bytes().skip_while(|byte| *byte != b'.').skip(1);
+        if fraction.take_while(u8::is_ascii_digit).count() > 9 {
+            return Err(TimeError::TooFine);
+        }
+        // The parser counts a 60th second, of any minute, as a fraction beyond the 59th.
+        if time.nanosecond() >= 1_000_000_000 {
+            return Err(TimeError::LeapSecond);
+        }
+        time.timestamp_nanos_opt().map(Self).ok_or(TimeError::NotATime)
     }
 
     /// Appends RFC 3339 in UTC, up to nine fraction digits with trailing zeros trimmed:
@@ -121,7 +139,22 @@ mod tests {
         for text in
             ["", "2024-01-03", "2024-13-03T00:00:00Z", "2024-01-03T00:00:00", "2024-01-03T00:00:00.Z", "x"]
         {
-            assert_eq!(Nanos::parse(text.as_bytes()), Err(TimeError), "{text}");
+            assert_eq!(Nanos::parse(text.as_bytes()), Err(TimeError::NotATime), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_become_another_time_is_refused_by_name() {
+        let cases = [
+            ("2024-01-03T14:30:60Z", TimeError::LeapSecond),
+            ("2016-12-31T23:59:60.5Z", TimeError::LeapSecond),
+            ("2016-12-31T18:59:60-05:00", TimeError::LeapSecond),
+            ("2024-01-03T14:30:00.1234567891Z", TimeError::TooFine),
+            ("2024-01-03T14:30:00.1234567890+00:00", TimeError::TooFine),
+            ("2024-01-03T14:30:61Z", TimeError::NotATime),
+        ];
+        for (text, error) in cases {
+            assert_eq!(Nanos::parse(text.as_bytes()), Err(error), "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Prices: exact decimals as integers of 1e-9 dollars.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A price in units of 1e-9 (of a dollar, unless the instrument says otherwise).
@@ -32,38 +33,29 @@ impl Price {
     /// # Errors
     /// [`PriceError`] when the text is no decimal number, is finer than 1e-9 or out of range.
     pub fn parse(text: &[u8]) -> Result<Self, PriceError> {
-        let (negative, digits) = match text.split_first() {
-            Some((b'-', rest)) => (true, rest),
-            _ => (false, text),
+        let (units, places) = decimal(text)?;
+        shift(units, places)
+    }
+
+    /// The price nearest to a JSON number's text, of two that are as near the even one. For what
+    /// is computed, such as an average; a price is told exactly.
+    ///
+    /// # Errors
+    /// [`PriceError`] when the text is no decimal number or out of range.
+    pub fn nearest(text: &[u8]) -> Result<Self, PriceError> {
+        let (units, places) = decimal(text)?;
+        if places >= 0 {
+            return shift(units, places);
+        }
+        // Above 10^37 the quotient is 0: `units` has at most 31 digits.
+        let divisor = 10_i128.checked_pow(places.unsigned_abs()).unwrap_or(i128::MAX);
+        let (quotient, rest) = (units.div_euclid(divisor), units.rem_euclid(divisor));
+        let up = match rest.cmp(&(divisor - rest)) {
+            Ordering::Less => false,
+            Ordering::Equal => quotient % 2 != 0,
+            Ordering::Greater => true,
         };
-        let mut units: i128 = 0;
-        let mut scale: i32 = 0;
-        let mut seen_digit = false;
-        let mut in_fraction = false;
-        let mut rest = digits;
-        while let Some((&byte, tail)) = rest.split_first() {
-            match byte {
-                b'0'..=b'9' => {
-                    seen_digit = true;
-                    units = units * 10 + i128::from(byte - b'0');
-                    if units > 1_i128 << 100 {
-                        return Err(PriceError::OutOfRange);
-                    }
-                    scale += i32::from(in_fraction);
-                }
-                b'.' if !in_fraction && seen_digit => in_fraction = true,
-                b'e' | b'E' if seen_digit => {
-                    scale -= exponent(tail)?;
-                    break;
-                }
-                _ => return Err(PriceError::NotDecimal),
-            }
-            rest = tail;
-        }
-        if !seen_digit || digits.last() == Some(&b'.') {
-            return Err(PriceError::NotDecimal);
-        }
-        shift(if negative { -units } else { units }, 9 - scale)
+        i64::try_from(quotient + i128::from(up)).map(Self).map_err(|_| PriceError::OutOfRange)
     }
 
     /// Appends the shortest exact decimal text: `157`, `157.8`, `0.000000001`.
@@ -103,6 +95,43 @@ impl Price {
         }
         Self::parse(ryu::Buffer::new().format_finite(value).as_bytes())
     }
+}
+
+/// The digits of a JSON number's text as one number, and by how many places it is to be shifted
+/// to count units.
+fn decimal(text: &[u8]) -> Result<(i128, i32), PriceError> {
+    let (negative, digits) = match text.split_first() {
+        Some((b'-', rest)) => (true, rest),
+        _ => (false, text),
+    };
+    let mut units: i128 = 0;
+    let mut scale: i32 = 0;
+    let mut seen_digit = false;
+    let mut in_fraction = false;
+    let mut rest = digits;
+    while let Some((&byte, tail)) = rest.split_first() {
+        match byte {
+            b'0'..=b'9' => {
+                seen_digit = true;
+                units = units * 10 + i128::from(byte - b'0');
+                if units > 1_i128 << 100 {
+                    return Err(PriceError::OutOfRange);
+                }
+                scale += i32::from(in_fraction);
+            }
+            b'.' if !in_fraction && seen_digit => in_fraction = true,
+            b'e' | b'E' if seen_digit => {
+                scale -= exponent(tail)?;
+                break;
+            }
+            _ => return Err(PriceError::NotDecimal),
+        }
+        rest = tail;
+    }
+    if !seen_digit || digits.last() == Some(&b'.') {
+        return Err(PriceError::NotDecimal);
+    }
+    Ok((if negative { -units } else { units }, 9 - scale))
 }
 
 fn exponent(text: &[u8]) -> Result<i32, PriceError> {
@@ -172,6 +201,29 @@ mod tests {
     }
 
     #[test]
+    fn the_nearest_price_of_a_computed_number() {
+        let cases: &[(&str, i64)] = &[
+            ("178.235733123456789", 178_235_733_123),
+            ("0.0000000005", 0),
+            ("0.0000000015", 2),
+            ("0.00000000050000000001", 1),
+            ("-0.0000000005", 0),
+            ("-0.0000000015", -2),
+            ("-0.0000000016", -2),
+            ("1e-30", 0),
+            ("157.8", 157_800_000_000),
+            ("1.5e2", 150_000_000_000),
+            ("9223372036.8547758074", i64::MAX),
+        ];
+        for (text, units) in cases {
+            assert_eq!(Price::nearest(text.as_bytes()), Ok(Price(*units)), "{text}");
+        }
+        assert_eq!(Price::nearest(b"9223372036.8547758075"), Err(PriceError::OutOfRange));
+        assert_eq!(Price::nearest(b"1e99"), Err(PriceError::OutOfRange));
+        assert_eq!(Price::nearest(b"1."), Err(PriceError::NotDecimal));
+    }
+
+    #[test]
     fn a_double_is_the_one_its_text_names() {
         for text in
             ["1.57", "38.387753", "1.82", "23.754467", "-1.57", "9007199.254740993", "9223372036.854775807"]
@@ -201,7 +253,10 @@ mod tests {
 
         #[test]
         fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = Price::parse(&bytes);
+            if let Ok(price) = Price::parse(&bytes) {
+                prop_assert_eq!(Price::nearest(&bytes), Ok(price));
+            }
+            let _ = Price::nearest(&bytes);
         }
     }
 }

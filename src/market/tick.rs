@@ -1,6 +1,6 @@
 //! Ticks, with the fields of Alpaca Market Data v2 (stream messages).
 
-use super::{Conditions, Exchange, Nanos, Price, SipTape, Symbol};
+use super::{Code, Conditions, Exchange, Nanos, Price, SipTape, Symbol};
 
 /// One thing that happened in the market: an event of a symbol at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,7 +226,7 @@ pub struct Luld {
     /// Limit down (`d`).
     pub limit_down: Price,
     /// Indicator (`i`), one character such as `B`.
-    pub indicator: Exchange,
+    pub indicator: Code,
     /// SIP tape (`z`).
     pub tape: SipTape,
 }

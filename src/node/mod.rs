@@ -143,7 +143,11 @@ impl Node {
             region,
             ReadLimits::of(&config.history),
         );
-        let door = Arc::new(tape::TapeDoor { writer: tape.writer.clone(), view: Arc::clone(&tape.view) });
+        let door = Arc::new(tape::TapeDoor {
+            writer: tape.writer.clone(),
+            view: Arc::clone(&tape.view),
+            frame_bytes_max: config.tape.frame_bytes_max,
+        });
         let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
         let app =
             Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader: Arc::new(reader) });
@@ -315,6 +319,7 @@ fn intake_config(config: &Config) -> IntakeConfig {
             ticks_max: u32::try_from(config.ingest.ticks_max).unwrap_or(u32::MAX),
             ..wire::ReadLimits::default()
         },
+        verdicts_max: config.ingest.verdicts_max,
         in_flight_bytes_max: config.ingest.in_flight_bytes_max,
         future_ms: config.ingest.future_ms,
         answer_ms: config.ingest.answer_ms,

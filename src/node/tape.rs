@@ -13,12 +13,12 @@ use crate::config::Config;
 use crate::history::keeper::{Keeper, KeeperConfig};
 use crate::history::tasks::{KeeperHandle, KeeperWorld, spawn_keeper};
 use crate::ingest::{AppendError, Batch, Tape};
-use crate::market::RequestKey;
+use crate::market::{RequestKey, Row};
 use crate::store::TapeId;
 use crate::tape::tasks::{self, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
 use crate::tape::{
-    BodyHash, Follower, FollowerConfig, Region, RequestConfig, RequestMemory, SHARDS, Tail, TailConfig, View,
-    WaitToken, Writer, WriterConfig,
+    BodyHash, Follower, FollowerConfig, Refusal, Region, Remembered, RequestConfig, RequestMemory, SHARDS,
+    Tail, TailConfig, View, WaitToken, Writer, WriterConfig, check_one_frame,
 };
 use crate::telemetry::{Health, Status};
 
@@ -147,12 +147,17 @@ fn keeper_config(config: &Config) -> KeeperConfig {
 pub(super) struct TapeDoor {
     pub(super) writer: WriterHandle,
     pub(super) view: Arc<SharedView>,
+    pub(super) frame_bytes_max: usize,
 }
 
 #[async_trait]
 impl Tape for TapeDoor {
-    fn is_reused(&self, request: RequestKey, body: BodyHash) -> bool {
-        self.view.read(|view| view.requests().is_reused(request, body))
+    fn remembered(&self, request: RequestKey, body: BodyHash) -> Remembered {
+        self.view.read(|view| view.requests().remembered(request, body))
+    }
+
+    fn check_one_frame(&self, rows: &[Row]) -> Result<(), Refusal> {
+        check_one_frame(rows, self.frame_bytes_max)
     }
 
     async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {

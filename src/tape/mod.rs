@@ -98,10 +98,12 @@ pub use position::{
 };
 pub use ranges::Ranges;
 pub use registry::{TapeRow, parse_tape_key, tape_key};
-pub use requests::{Delivery, Receipt, RequestConfig, RequestMemory, RequestRules};
+pub use requests::{Delivery, Receipt, Remembered, RequestConfig, RequestMemory, RequestRules};
 pub use resume::{Resume, ResumeConfig, ResumeRules, ResumeStep};
 pub use retired::{RETIRED_KEY, RETIRED_MAX, Retired, RetiredList, RetiredLists};
 pub use tail::{Backlog, CatchingUp, Covered, Snapshot, Tail, TailConfig, TailRules};
 pub use time::{Mono, Now};
 pub use view::{Unreadable, View, ViewRules};
-pub use writer::{Batch, Refusal, Rollover, Token, Writer, WriterConfig, WriterEffect, WriterRules};
+pub use writer::{
+    Batch, Refusal, Rollover, Token, Writer, WriterConfig, WriterEffect, WriterRules, check_one_frame,
+};

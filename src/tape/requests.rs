@@ -61,6 +61,18 @@ pub struct Receipt {
     pub delivered: Vec<Range<u32>>,
 }
 
+/// How a request and its body are remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Remembered {
+    /// Not at all.
+    #[default]
+    Nothing,
+    /// With this body.
+    ThisBody,
+    /// With another body only: its key is used a second time.
+    OtherBody,
+}
+
 /// A frame, and which of its ticks are new here.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -181,10 +193,20 @@ impl RequestMemory {
         }
     }
 
-    /// Whether the key is known with another body: the request must be refused.
+    /// What is remembered of a request with this body. One that is remembered with several (two
+    /// nodes took them at once) is a repetition of each.
+    #[must_use]
+    pub fn remembered(&self, request: RequestKey, body: BodyHash) -> Remembered {
+        if self.known.contains_key(&(request, body)) {
+            return Remembered::ThisBody;
+        }
+        if self.bodies(request).next().is_some() { Remembered::OtherBody } else { Remembered::Nothing }
+    }
+
+    /// Whether the key is known with another body and not with this: the request must be refused.
     #[must_use]
     pub fn is_reused(&self, request: RequestKey, body: BodyHash) -> bool {
-        self.bodies(request).any(|(known, _)| known != body)
+        self.remembered(request, body) == Remembered::OtherBody
     }
 
     /// What is known of a request.
@@ -259,6 +281,13 @@ mod tests {
         assert_eq!(receipt.delivered, vec![Range { start: 0, end: 9 }]);
         assert!(memory.is_reused(RequestKey([1; 16]), BodyHash([2; 16])));
         assert!(!memory.is_reused(RequestKey([1; 16]), BodyHash([1; 16])));
+        let mut other = (*frame(4, &[(1, 0, 1)])).clone();
+        other.pieces[0].body = BodyHash([2; 16]);
+        new(&mut memory, &Arc::new(other), 4);
+        let remembered = |body| memory.remembered(RequestKey([1; 16]), BodyHash([body; 16]));
+        let (this, other) = (Remembered::ThisBody, Remembered::OtherBody);
+        assert_eq!([1, 2, 3].map(remembered), [this, this, other], "each body that is known may be repeated");
+        assert_eq!(memory.remembered(RequestKey([9; 16]), BodyHash([1; 16])), Remembered::Nothing);
         assert_eq!(memory.receipt(RequestKey([9; 16])), None);
     }
 

@@ -10,8 +10,8 @@ use super::number::{self, IntegerError};
 use super::refusal::{Refusal, Stop, Verdict};
 use super::table::{KINDS, NUMBER_MAX, Slot, Spec, TEXT_BYTES_MAX, code, table};
 use crate::market::{
-    Bar, Cancel, CodeError, Conditions, Correction, Event, Exchange, Luld, Nanos, Price, Quote, SipTape,
-    Status, Symbol, Tick, Trade,
+    Bar, Cancel, Code, CodeError, Conditions, Correction, Event, Exchange, Luld, Nanos, Price, Quote,
+    SipTape, Status, Symbol, Tick, TimeError, Trade,
 };
 
 /// A value as a format gives it.
@@ -110,6 +110,7 @@ struct Draft {
     time: Nanos,
     tape: SipTape,
     exchanges: [Exchange; 2],
+    indicator: Code,
     prices: [Price; 4],
     vwap: Option<Price>,
     sizes: [u32; 2],
@@ -136,6 +137,7 @@ impl Draft {
             time: Nanos(0),
             tape: SipTape::ABSENT,
             exchanges: [Exchange::BLANK; 2],
+            indicator: Code::BLANK,
             prices: [Price(0); 4],
             vwap: None,
             sizes: [0; 2],
@@ -200,8 +202,11 @@ impl Draft {
                 let code = Exchange::parse(text(value)?).map_err(|error| error.to_string())?;
                 place(&mut self.exchanges, at, code);
             }
+            Slot::Indicator => {
+                self.indicator = Code::parse(text(value)?).map_err(|error| error.to_string())?;
+            }
             Slot::Price(at) => place(&mut self.prices, at, price(value)?),
-            Slot::Vwap => self.vwap = Some(price(value)?),
+            Slot::Vwap => self.vwap = Some(average(value)?),
             Slot::Size(at) => {
                 let size = integer(value, u64::from(u32::MAX))?;
                 place(&mut self.sizes, at, u32::try_from(size).map_err(|_| "is too large")?);
@@ -289,7 +294,9 @@ impl Draft {
                     tape,
                 }))
             }
-            b'l' => Event::Luld(Luld { limit_up: first, limit_down: second, indicator: exchange, tape }),
+            b'l' => {
+                Event::Luld(Luld { limit_up: first, limit_down: second, indicator: self.indicator, tape })
+            }
             b'c' => Event::Correction(Box::new(Correction {
                 exchange,
                 original_id: number.unwrap_or_default(),
@@ -329,12 +336,10 @@ fn text<'v>(value: &'v Value<'_>) -> Result<&'v [u8], Unfit> {
 }
 
 fn time(text: &[u8]) -> Result<Nanos, Unfit> {
-    // A second and its fraction are 20 bytes and more; what is shorter than with ten digits is fine.
-    let fraction = text.iter().skip_while(|byte| **byte != b'.').skip(1);
-    if text.len() > 30 && fraction.take_while(|byte| byte.is_ascii_digit()).count() > 9 {
-        return Err("is finer than a nanosecond".into());
-    }
-    Nanos::parse(text).map_err(|_| "is not a time".into())
+    Nanos::parse(text).map_err(|error| match error {
+        TimeError::NotATime => "is not a time".into(),
+        error => error.to_string().into(),
+    })
 }
 
 fn price(value: &Value<'_>) -> Result<Price, Unfit> {
@@ -350,6 +355,22 @@ fn price(value: &Value<'_>) -> Result<Price, Unfit> {
         _ => return Err("is not a number".into()),
     };
     price.map_err(|error| error.to_string().into())
+}
+
+/// An average, which is computed and so has as many digits as its source's floats: the nearest
+/// price, of two the even one.
+fn average(value: &Value<'_>) -> Result<Price, Unfit> {
+    match value {
+        Value::Number(text) => Price::nearest(text),
+        Value::Double(double) if double.is_finite() => {
+            Price::nearest(ryu::Buffer::new().format_finite(*double).as_bytes())
+        }
+        Value::Single(single) if single.is_finite() => {
+            Price::nearest(ryu::Buffer::new().format_finite(*single).as_bytes())
+        }
+        _ => return price(value),
+    }
+    .map_err(|error| error.to_string().into())
 }
 
 fn dollars(whole: Option<i64>) -> Result<Price, Unfit> {

@@ -38,7 +38,7 @@ pub mod json;
 pub mod msgpack;
 
 pub use body::{BodyError, BodyReader, Format, ReadLimits};
-pub use refusal::{Malformed, Refusal, Verdict};
+pub use refusal::{Malformed, Refusal, Verdict, beginning};
 pub use shape::Mark;
 
 #[cfg(test)]

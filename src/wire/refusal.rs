@@ -35,17 +35,24 @@ impl Refusal {
         why: impl Into<Cow<'static, str>>,
         expected: impl Into<Cow<'static, str>>,
     ) -> Box<Self> {
-        Box::new(Self { field: cut(field), value: cut(value), why: why.into(), expected: expected.into() })
+        Box::new(Self {
+            field: beginning(field).into(),
+            value: beginning(value).into(),
+            why: why.into(),
+            expected: expected.into(),
+        })
     }
 }
 
-/// `text`, or its beginning and `…`.
-fn cut(text: &str) -> Box<str> {
+/// What is repeated of what a client sent: all of it, or its beginning, cut at a character, and
+/// `…`; at most [`Refusal::VALUE_BYTES_MAX`] bytes.
+#[must_use]
+pub fn beginning(text: &str) -> Cow<'_, str> {
     if text.len() <= Refusal::VALUE_BYTES_MAX {
-        return text.into();
+        return Cow::Borrowed(text);
     }
     let end = text.floor_char_boundary(Refusal::VALUE_BYTES_MAX - '…'.len_utf8());
-    format!("{}…", text.get(..end).unwrap_or_default()).into()
+    Cow::Owned(format!("{}…", text.get(..end).unwrap_or_default()))
 }
 
 /// The bytes are not well formed: what follows cannot be read either.

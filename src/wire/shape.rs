@@ -144,7 +144,7 @@ fn rest(event: &Event, sink: &mut impl Sink) {
         Event::Luld(luld) => {
             sink.price("u", luld.limit_up);
             sink.price("d", luld.limit_down);
-            exchange("i", luld.indicator, sink);
+            sink.code("i", luld.indicator.0);
         }
         Event::Correction(correction) => {
             exchange("x", correction.exchange, sink);

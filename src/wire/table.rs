@@ -15,6 +15,7 @@ pub(super) enum Slot {
     Time,
     Tape,
     Exchange(usize),
+    Indicator,
     Price(usize),
     Vwap,
     Size(usize),
@@ -33,10 +34,9 @@ impl Slot {
             Self::Symbol => "1 to 16 of A-Z, 0-9, '.', '-', '/' and '_', the first a letter, a digit or '_'",
             Self::Time => "an RFC 3339 time such as 2024-01-03T14:30:00.123456789Z",
             Self::Tape => "one of A, B, C, N, O",
-            Self::Exchange(_) => "one printable ASCII character",
-            Self::Price(_) | Self::Vwap => {
-                "a number with at most nine decimals, within ±9223372036.854775807"
-            }
+            Self::Exchange(_) | Self::Indicator => "one printable ASCII character",
+            Self::Price(_) => "a number with at most nine decimals, within ±9223372036.854775807",
+            Self::Vwap => "a number within ±9223372036.854775807",
             Self::Size(_) => "a whole number of shares from 0 to 4294967295",
             Self::Number(_) => "a whole number from 0 to 9223372036854775807",
             Self::Count(_) => "a whole number from 0 to 18446744073709551615",
@@ -124,7 +124,7 @@ static STATUS: &[Spec] = &[
     Z,
 ];
 static LULD: &[Spec] =
-    &[T, S, must("u", Slot::Price(0)), must("d", Slot::Price(1)), may("i", Slot::Exchange(0)), TIME, Z];
+    &[T, S, must("u", Slot::Price(0)), must("d", Slot::Price(1)), may("i", Slot::Indicator), TIME, Z];
 static CORRECTION: &[Spec] = &[
     T,
     S,

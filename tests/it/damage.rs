@@ -34,7 +34,7 @@ async fn prices(node: &Node) -> Option<Vec<Value>> {
     for kind in ["trades", "quotes"] {
         let got = node.get(&format!("/v2/stocks/{kind}?symbols=DAMAGE&limit=10000&start=2024-01-01")).await;
         if got.status != 200 {
-            assert_eq!((got.status, got.json["reason"].as_str()), (500, Some("corrupt")), "{}", got.json);
+            assert_eq!((got.status, got.json["reason"].as_str()), (501, Some("corrupt")), "{}", got.json);
             return None;
         }
         all.extend(got.json[kind]["DAMAGE"].as_array().cloned().unwrap_or_default());

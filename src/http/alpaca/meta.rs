@@ -3,8 +3,8 @@
 use axum::extract::{Path, RawQuery};
 use axum::response::Response;
 
-use super::params::Params;
 use crate::http::auth::Subscriber;
+use crate::http::params::Params;
 use crate::http::{ApiError, ApiResult};
 use crate::market::{SipTape, meta};
 use crate::wire::json;

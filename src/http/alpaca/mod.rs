@@ -14,7 +14,6 @@
 
 mod body;
 mod meta;
-pub(crate) mod params;
 mod query;
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,16 @@
 //! A request for history, read from its parameters.
 
-use super::params::{Edge, Params, bad_format, day, symbol};
 use crate::bars::Timeframe;
 use crate::config::History;
 use crate::history::page::Bound;
 use crate::http::ApiError;
+use crate::http::params::{Edge, Params, bad_format, day, symbol};
 use crate::ingest::POSITION_PREFIX;
 use crate::market::{Kind, Nanos, Symbol, calendar};
 use crate::seal::Keyring;
 use crate::store::{Order, Span};
 use crate::tape::WaitToken;
+use crate::wire::beginning;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +174,7 @@ fn timeframe(params: &Params) -> Result<Timeframe, ApiError> {
     Timeframe::parse(text).map_err(|error| {
         let expected = error.to_string();
         let expected = expected.strip_prefix("is not ").unwrap_or(&expected);
-        ApiError::bad_request(format!("invalid timeframe: {}", text.chars().take(64).collect::<String>()))
+        ApiError::bad_request(format!("invalid timeframe: {}", beginning(text)))
             .with("field", "timeframe")
             .with("expected", expected)
     })
@@ -188,6 +189,7 @@ fn check_adjustment(params: &Params) -> Result<(), ApiError> {
         return Err(ApiError::bad_field("adjustment", unknown, "raw, split, dividend, spin-off or all"));
     }
     if value.split(',').any(|word| word != "raw") {
+        let value = beginning(value);
         return Err(ApiError::bad_request(format!("adjustment {value} is not offered: prices are raw"))
             .with("field", "adjustment")
             .with("value", value)
@@ -210,7 +212,7 @@ fn currency(params: &Params) -> Result<Option<String>, ApiError> {
         None => Ok(None),
         Some("USD") => Ok(Some("USD".to_owned())),
         Some(other) => {
-            let other: String = other.chars().take(64).collect();
+            let other = beginning(other);
             Err(ApiError::bad_request(format!("currency {other} is not offered: prices are in USD"))
                 .with("field", "currency")
                 .with("value", other)

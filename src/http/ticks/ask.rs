@@ -1,12 +1,12 @@
 //! What a request says besides its body: parameters and headers.
 
-use axum::extract::Query;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 
 use crate::http::inflate::Coding;
+use crate::http::params::Params;
 use crate::http::{ApiError, ApiResult};
 use crate::ingest::{Ack, Options, RequestName};
-use crate::wire::Format;
+use crate::wire::{Format, beginning};
 
 /// Names the request.
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -41,7 +41,7 @@ impl Ask {
     /// 400 or 415, naming the parameter or header.
     pub(super) fn read(uri: &Uri, headers: &HeaderMap) -> ApiResult<Self> {
         Ok(Self {
-            options: options(uri)?,
+            options: options(uri.query())?,
             format: format(headers)?,
             coding: coding(headers)?,
             name: name(headers)?,
@@ -50,33 +50,16 @@ impl Ask {
     }
 }
 
-fn options(uri: &Uri) -> ApiResult<Options> {
-    let query = Query::<Vec<(String, String)>>::try_from_uri(uri)
-        .map_err(|_| ApiError::bad_request("the query cannot be read"))?;
-    let mut options = Options::default();
-    let mut seen: Vec<&str> = Vec::new();
-    for (name, value) in &query.0 {
-        let flag = match name.as_str() {
-            "atomic" => Some(&mut options.atomic),
-            "backfill" => Some(&mut options.backfill),
-            "validate" => Some(&mut options.validate),
-            "ack" => None,
-            _ => return Err(ApiError::bad_request(format!("unexpected parameter(s): {name}"))),
-        };
-        if seen.contains(&name.as_str()) {
-            return Err(ApiError::bad_field(name, value, "given once"));
-        }
-        seen.push(name);
-        match (flag, value.as_str()) {
-            (Some(flag), "true") => *flag = true,
-            (Some(flag), "false") => *flag = false,
-            (Some(_), _) => return Err(ApiError::bad_field(name, value, "true or false")),
-            (None, "region") => options.ack = Ack::Region,
-            (None, "global") => options.ack = Ack::Global,
-            (None, _) => return Err(ApiError::bad_field(name, value, "region or global")),
-        }
-    }
-    Ok(options)
+fn options(query: Option<&str>) -> ApiResult<Options> {
+    let params = Params::decode(query)?;
+    params.only(&["atomic", "backfill", "validate", "ack"])?;
+    let acks = [("region", Ack::Region), ("global", Ack::Global)];
+    Ok(Options {
+        atomic: params.switch("atomic")?,
+        backfill: params.switch("backfill")?,
+        validate: params.switch("validate")?,
+        ack: params.one_of("ack", &acks)?.unwrap_or_default(),
+    })
 }
 
 /// A header's text; a second header of the name, or one that is no printable ASCII, is an error.
@@ -110,7 +93,7 @@ fn coding(headers: &HeaderMap) -> ApiResult<Coding> {
 fn unsupported(name: &'static str, given: &str, offered: &str) -> ApiError {
     ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("{name} must be {offered}"))
         .with("field", name)
-        .with("value", given)
+        .with("value", &*beginning(given))
         .with("expected", offered)
 }
 

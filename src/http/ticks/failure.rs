@@ -1,9 +1,9 @@
 //! From what went wrong to its answer.
 
-use super::verdicts;
+use super::{Would, verdicts};
 use crate::http::ApiError;
 use crate::http::inflate::InflateError;
-use crate::ingest::{AppendError, TakeError};
+use crate::ingest::{Answer, AppendError, Fate, TakeError};
 use crate::tape::Refusal as TapeRefusal;
 use crate::wire::BodyError;
 
@@ -70,6 +70,20 @@ impl From<Failure> for ApiError {
     }
 }
 
+/// What a request that asked for verdicts only would be answered.
+pub(super) fn would(fate: Fate, answer: &Answer) -> Would {
+    let (received, refused) = (answer.received, answer.refused);
+    let error = match fate {
+        Fate::Stored => return Would { status: 200, reason: None, message: None },
+        Fate::NotAll => TakeError::NotAll(Box::new(Answer { received, refused, ..Answer::default() })),
+        Fate::KeyReused => TakeError::KeyReused,
+        Fate::TooLarge(refusal) => TakeError::Append(AppendError::Refused(refusal)),
+    };
+    let error = taking(error);
+    let reason = error.reason().map(str::to_owned);
+    Would { status: error.status().as_u16(), reason, message: Some(error.message().to_owned()) }
+}
+
 fn taking(error: TakeError) -> ApiError {
     let message = error.to_string();
     match error {
@@ -86,8 +100,11 @@ fn taking(error: TakeError) -> ApiError {
         }
         TakeError::Numbering(_) => ApiError::bad_request(message).with("field", "Tapeline-Lines-First"),
         TakeError::NotAll(answer) => {
-            let verdicts = serde_json::to_value(verdicts(answer.refused)).unwrap_or_default();
-            ApiError::unprocessable("refused", message).with("verdicts", verdicts)
+            let omitted = answer.refused.saturating_sub(answer.verdicts.len());
+            let verdicts = serde_json::to_value(verdicts(answer.verdicts)).unwrap_or_default();
+            ApiError::unprocessable("refused", message)
+                .with("verdicts", verdicts)
+                .with("verdicts_omitted", omitted)
         }
         TakeError::Append(AppendError::Unknown) => ApiError::outcome_unknown(
             "the ticks were not known to be durable in time; send the same request again",

@@ -10,7 +10,9 @@
 //! | `ack` | `region` or `global`; where a node is the only region, the two are the same |
 //!
 //! A body that can be read is answered 200 with counts, the position, and a verdict for each
-//! refused tick, also when all are refused. One that cannot is 400 with line or byte, and
+//! refused tick (of many the first, and how many more), also when all are refused. With
+//! `validate` nothing is stored, and the answer says what a request without it would be
+//! answered. One that cannot is 400 with line or byte, and
 //! nothing of it is stored. 503 with `outcome: unknown` means that it may be stored: the same
 //! request again is safe and tells.
 
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use futures::StreamExt as _;
@@ -29,7 +32,8 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::Producer;
 use super::inflate::{Bounds, Inflate, InflateError, Pour};
-use super::{ApiResult, App, limits};
+use super::layers::Kept;
+use super::{ApiError, App, limits};
 use crate::config;
 use crate::ingest::{Answer, Intake, Request, TakeError, Taking};
 use crate::market::Nanos;
@@ -58,8 +62,26 @@ pub struct TicksAnswer {
     pub refused: usize,
     /// By which a read can wait for these ticks (`after`); null where nothing was stored.
     pub position: Option<String>,
-    /// Why each bad one was refused.
+    /// Why the first of the bad ones were refused, at most `ingest.verdicts_max`.
     pub verdicts: Vec<TickVerdict>,
+    /// How many more were refused.
+    pub verdicts_omitted: usize,
+    /// With `validate`: what the same request without it would be answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub would: Option<Would>,
+}
+
+/// What a request without `validate` would be answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Would {
+    /// The status.
+    pub status: u16,
+    /// The reason, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The message of a refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Why one tick was refused.
@@ -79,12 +101,14 @@ pub struct TickVerdict {
 
 impl From<Answer> for TicksAnswer {
     fn from(answer: Answer) -> Self {
-        let Answer { received, accepted, refused, position } = answer;
-        Self { received, accepted, refused: refused.len(), position, verdicts: verdicts(refused) }
+        let would = answer.fate.clone().map(|fate| failure::would(fate, &answer));
+        let Answer { received, accepted, refused, position, verdicts: told, .. } = answer;
+        let verdicts_omitted = refused.saturating_sub(told.len());
+        Self { received, accepted, refused, position, verdicts: verdicts(told), verdicts_omitted, would }
     }
 }
 
-fn verdicts(refused: Vec<(u32, Box<Refusal>)>) -> Vec<TickVerdict> {
+fn verdicts(told: Vec<(u32, Box<Refusal>)>) -> Vec<TickVerdict> {
     let verdict = |(index, refusal): (u32, Box<Refusal>)| {
         let Refusal { field, value, why, expected } = *refusal;
         TickVerdict {
@@ -95,7 +119,7 @@ fn verdicts(refused: Vec<(u32, Box<Refusal>)>) -> Vec<TickVerdict> {
             expected: expected.into_owned(),
         }
     };
-    refused.into_iter().map(verdict).collect()
+    told.into_iter().map(verdict).collect()
 }
 
 async fn post_ticks(
@@ -104,10 +128,10 @@ async fn post_ticks(
     uri: Uri,
     headers: HeaderMap,
     body: Body,
-) -> ApiResult<Json<TicksAnswer>> {
+) -> Response {
     let metrics = &app.gate.metrics;
     let http = &app.gate.config.http;
-    let taken = match Ask::read(&uri, &headers) {
+    let mut taken = match Ask::read(&uri, &headers) {
         Ok(ask) => take(&app.intake, http, (app.gate.clock)(), &identity.account, ask, body).await,
         Err(error) => Err(Failure::Asked(error)),
     };
@@ -117,11 +141,25 @@ async fn post_ticks(
         Err(error) => error.outcome(),
     };
     metrics.ingest_requests.with_label_values(&[outcome]).inc();
-    if let Ok(answer) | Err(Failure::Take(TakeError::NotAll(answer))) = &taken {
+    let answer = match &mut taken {
+        Ok(answer) => Some(answer),
+        Err(Failure::Take(TakeError::NotAll(answer))) => Some(&mut **answer),
+        Err(_) => None,
+    };
+    let mut share = None;
+    if let Some(answer) = answer {
         metrics.ingest_ticks.with_label_values(&["accepted"]).inc_by(answer.accepted as u64);
-        metrics.ingest_ticks.with_label_values(&["refused"]).inc_by(answer.refused.len() as u64);
+        metrics.ingest_ticks.with_label_values(&["refused"]).inc_by(answer.refused as u64);
+        share = answer.share.take();
     }
-    Ok(Json(taken.map(TicksAnswer::from)?))
+    let mut response = match taken {
+        Ok(answer) => Json(TicksAnswer::from(answer)).into_response(),
+        Err(failure) => ApiError::from(failure).into_response(),
+    };
+    if let Some(share) = share {
+        response.extensions_mut().insert(Kept::new(share));
+    }
+    response
 }
 
 /// Takes a request in; `now` is the wall clock.

@@ -12,26 +12,34 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Config;
-use crate::http::ApiError;
 use crate::http::inflate::Coding;
+use crate::http::openapi::testing::assert_documented;
+use crate::http::{ApiError, ApiResult};
 use crate::ingest::{Ack, AppendError, Batch, IntakeConfig, RequestName, Tape};
-use crate::market::RequestKey;
+use crate::market::{RequestKey, Row};
 use crate::seal::Keyring;
 use crate::store::TapeId;
-use crate::tape::{BodyHash, Refusal as TapeRefusal, WaitToken};
+use crate::tape::{BodyHash, Refusal as TapeRefusal, Remembered, WaitToken};
 use crate::wire::{Format, ReadLimits};
+
+/// A frame of the tests' tape.
+const FRAME_BYTES_MAX: usize = 1_000;
 
 #[derive(Default)]
 struct MemoryTape {
     batches: Mutex<Vec<Batch>>,
-    reused: bool,
+    remembered: Remembered,
     fails: Option<AppendError>,
 }
 
 #[async_trait]
 impl Tape for MemoryTape {
-    fn is_reused(&self, _: RequestKey, _: BodyHash) -> bool {
-        self.reused
+    fn remembered(&self, _: RequestKey, _: BodyHash) -> Remembered {
+        self.remembered
+    }
+
+    fn check_one_frame(&self, rows: &[Row]) -> Result<(), TapeRefusal> {
+        crate::tape::check_one_frame(rows, FRAME_BYTES_MAX)
     }
 
     async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {
@@ -80,7 +88,13 @@ async fn post_to(
         ["http.body_bytes_max=4096", "http.body_decompressed_bytes_max=65536", "http.body_ratio_max=60"];
     let http = Config::with(&sets).unwrap().http;
     let limits = ReadLimits { tick_bytes_max: 1_024, ticks_max: 100, depth_max: 8 };
-    let intake = IntakeConfig { limits, in_flight_bytes_max: 200_000, future_ms: 5_000, answer_ms: 4_000 };
+    let intake = IntakeConfig {
+        limits,
+        verdicts_max: 5,
+        in_flight_bytes_max: 200_000,
+        future_ms: 5_000,
+        answer_ms: 4_000,
+    };
     let intake = Intake::new(Arc::new(tape), Arc::new(Keyring::from_secret([1; 32])), intake);
     let now = Nanos::parse(b"2024-01-03T15:00:00Z").unwrap();
     let pieces: Vec<Result<Vec<u8>, std::io::Error>> =
@@ -90,11 +104,17 @@ async fn post_to(
         Ok(ask) => take(&intake, &http, now, "acme", ask, stream).await,
         Err(error) => Err(Failure::Asked(error)),
     };
-    assert_eq!(intake.held_bytes(), 0);
-    match taken {
+    let answered = match taken {
         Ok(answer) => Ok(answer.into()),
         Err(failure) => Err(body(failure.into()).await),
+    };
+    assert_eq!(intake.held_bytes(), 0);
+    let documented = |status, body: &Value| assert_documented("post", "/v1/ticks", status, body);
+    match &answered {
+        Ok(answer) => documented(200, &serde_json::to_value(answer).unwrap()),
+        Err((status, _, body)) => documented(status.as_u16(), body),
     }
+    answered
 }
 
 async fn post(
@@ -151,9 +171,11 @@ async fn what_a_request_may_not_say() {
     let cases: &[(&str, Headers<'_>, u16, &str)] = &[
         ("/?atomic=yes", &[JSON], 400, "invalid value for atomic: must be true or false"),
         ("/?ack=all", &[JSON], 400, "invalid value for ack: must be region or global"),
-        ("/?sync=true", &[JSON], 400, "unexpected parameter(s): sync"),
+        ("/?sync=true&wait=1", &[JSON], 400, "unexpected parameter(s): sync, wait"),
+        ("/?atomic=", &[JSON], 400, "invalid value for atomic: must be true or false"),
+        ("/?atomic=+true", &[JSON], 400, "invalid value for atomic: must be true or false"),
         ("/?atomic=true&atomic=true", &[JSON], 400, "invalid value for atomic: must be given once"),
-        ("/?atomic=%ff", &[JSON], 400, "true or false"),
+        ("/?atomic=%ff", &[JSON], 400, "percent-encoded UTF-8"),
         ("/", &[], 415, "Content-Type must be application/json, application/x-ndjson or application/msgpack"),
         ("/", &[("content-type", "text/csv")], 415, "Content-Type must be"),
         ("/", &[JSON, JSON], 400, "invalid value for content-type: must be given once"),
@@ -215,12 +237,48 @@ async fn a_body_that_can_be_read_is_answered_with_verdicts() {
         "verdicts": [
             {"index": 1, "field": "p", "value": "-2", "why": "is not above zero", "expected": "a price above 0"},
         ],
+        "verdicts_omitted": 0,
     });
     assert_eq!(shown, expected);
     let none = post("/v1/ticks", &[LINES], line("0").as_bytes()).await.unwrap();
     assert_eq!((none.received, none.accepted, none.refused, none.position), (1, 0, 1, None));
     let checked = post("/v1/ticks?validate=true", &[LINES], lines.as_bytes()).await.unwrap();
     assert_eq!((checked.accepted, checked.refused, checked.position), (2, 1, None));
+    assert_eq!(serde_json::to_value(checked.would).unwrap(), json!({"status": 200}));
+}
+
+#[tokio::test]
+async fn of_many_verdicts_the_first_are_listed() {
+    let zeros = line("0").repeat(12);
+    let answer = post("/v1/ticks", &[LINES], zeros.as_bytes()).await.unwrap();
+    assert_eq!((answer.refused, answer.verdicts.len(), answer.verdicts_omitted), (12, 5, 7));
+    let (status, _, body) = post("/?atomic=true", &[LINES], zeros.as_bytes()).await.unwrap_err();
+    assert_eq!((status.as_u16(), body["verdicts"].as_array().unwrap().len()), (422, 5));
+    assert_eq!(body["verdicts_omitted"], 7);
+}
+
+#[tokio::test]
+async fn a_question_is_answered_with_what_a_request_would_be() {
+    let bad = [line("1"), line("0")].concat();
+    let many = line("1").repeat(50);
+    let reused = || MemoryTape { remembered: Remembered::OtherBody, ..MemoryTape::default() };
+    let refused =
+        json!({"status": 422, "reason": "refused", "message": "1 of 2 ticks are refused, so none is stored"});
+    let other_body = json!({"status": 422, "reason": "key_reused", "message": "this Idempotency-Key came with another body before"});
+    for (tape, uri, body, expected) in [
+        (MemoryTape::default(), "/?validate=true", &bad, json!({"status": 200})),
+        (MemoryTape::default(), "/?validate=true&atomic=true", &bad, refused),
+        (MemoryTape::default(), "/?validate=true&atomic=true", &many, json!({"status": 413})),
+        (reused(), "/?validate=true", &bad, other_body),
+    ] {
+        let answer = post_to(tape, (uri, &[LINES]), body.as_bytes()).await.unwrap();
+        let mut would = serde_json::to_value(answer.would).unwrap();
+        if would["status"] == 413 {
+            assert!(would["message"].as_str().unwrap().contains("expected at most 1000"), "{would}");
+            would.as_object_mut().unwrap().remove("message");
+        }
+        assert_eq!(would, expected, "{uri}");
+    }
 }
 
 #[tokio::test]
@@ -293,7 +351,7 @@ async fn atomic_with_a_bad_tick_is_422_with_the_verdicts() {
 async fn what_the_tape_says() {
     let refused = |refusal: TapeRefusal| MemoryTape { fails: Some(refusal.into()), ..MemoryTape::default() };
     let unknown = MemoryTape { fails: Some(AppendError::Unknown), ..MemoryTape::default() };
-    let reused = MemoryTape { reused: true, ..MemoryTape::default() };
+    let reused = MemoryTape { remembered: Remembered::OtherBody, ..MemoryTape::default() };
     let cases = [
         (unknown, 503, "unknown", Some("1")),
         (reused, 422, "key_reused", None),
@@ -316,6 +374,7 @@ async fn a_body_that_breaks_off_stores_nothing() {
     let tape = Arc::new(MemoryTape::default());
     let config = IntakeConfig {
         limits: ReadLimits::default(),
+        verdicts_max: 5,
         in_flight_bytes_max: 200_000,
         future_ms: 0,
         answer_ms: 1,

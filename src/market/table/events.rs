@@ -7,7 +7,8 @@ use super::bytes::{Source, put_count, unzigzag, zigzag};
 use super::column::{self, Shape};
 use super::{BYTES_MAX, TableError};
 use crate::market::{
-    Bar, Cancel, Conditions, Correction, Event, Exchange, Kind, Luld, Price, Quote, SipTape, Status, Trade,
+    Bar, Cancel, Code, Conditions, Correction, Event, Exchange, Kind, Luld, Price, Quote, SipTape, Status,
+    Trade,
 };
 
 /// The fields of one kind as numbers, in stored order. Fields that move together are stored
@@ -182,7 +183,7 @@ impl Fields<4> for Luld {
         Some(Self {
             limit_up: along(price(down), width),
             limit_down: price(down),
-            indicator: exchange(indicator)?,
+            indicator: Code(u8::try_from(indicator).ok()?),
             tape: tape(z)?,
         })
     }

@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::market::{
-    Bar, Cancel, Conditions, Correction, Event, Exchange, Kind, Luld, Nanos, Origin, Price, Quote,
+    Bar, Cancel, Code, Conditions, Correction, Event, Exchange, Kind, Luld, Nanos, Origin, Price, Quote,
     RequestKey, Row, SipTape, Status, Symbol, Tick, Trade,
 };
 
@@ -113,12 +113,8 @@ pub(crate) fn status() -> impl Strategy<Value = Status> {
 
 /// A LULD band.
 pub(crate) fn luld() -> impl Strategy<Value = Luld> {
-    (price(), price(), exchange(), tape()).prop_map(|(limit_up, limit_down, indicator, tape)| Luld {
-        limit_up,
-        limit_down,
-        indicator,
-        tape,
-    })
+    (price(), price(), (0x20_u8..=0x7e).prop_map(Code), tape())
+        .prop_map(|(limit_up, limit_down, indicator, tape)| Luld { limit_up, limit_down, indicator, tape })
 }
 
 /// A correction.

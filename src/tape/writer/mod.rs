@@ -31,6 +31,7 @@ use super::time::{Mono, Now};
 use crate::market::{RequestKey, Row};
 use crate::store::{StoreError, TapeId};
 use log::Log;
+pub use queue::check_one_frame;
 use queue::{Part, Queue};
 
 /// Names a request to the caller of [`Writer::offer`]. Never reused.
@@ -327,11 +328,10 @@ impl Writer {
         if let Some(detail) = &self.stopped {
             return Err(Refusal::Stopped(detail.clone()));
         }
-        let part = Part::of(batch);
-        let max = self.config.frame_bytes_max;
-        if part.atomic && (part.weight > max || part.runs() > super::frame::FRAME_PIECES_MAX) {
-            return Err(Refusal::TooLarge { bytes: part.weight, max });
+        if batch.atomic {
+            check_one_frame(&batch.rows, self.config.frame_bytes_max)?;
         }
+        let part = Part::of(batch);
         let (queued, max) = (self.queue.bytes(), self.config.queue_bytes_max);
         // A request larger than the whole queue is taken by an idle writer: it can never fit better.
         if queued > 0 && queued.saturating_add(part.weight) > max {

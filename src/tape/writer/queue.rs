@@ -3,13 +3,26 @@
 use std::collections::VecDeque;
 
 use super::super::frame::{BodyHash, FRAME_PIECES_MAX, Piece, row_weight, weight};
-use super::{Batch, Token};
+use super::{Batch, Refusal, Token};
 use crate::market::{RequestKey, Row};
 
 /// The header of a frame without requests.
 const HEADER_BYTES: usize = 128;
 /// A piece with its request, in the header.
 const PIECE_BYTES: usize = 48;
+
+/// Whether the ticks of an atomic request fit one frame of at most `max` bytes.
+///
+/// # Errors
+/// [`Refusal::TooLarge`].
+pub fn check_one_frame(rows: &[Row], max: usize) -> Result<(), Refusal> {
+    let bytes = HEADER_BYTES + weight(rows);
+    let follows = |one: &Row, next: &Row| one.origin.index.checked_add(1) == Some(next.origin.index);
+    if bytes > max || rows.chunk_by(follows).count() > FRAME_PIECES_MAX {
+        return Err(Refusal::TooLarge { bytes, max });
+    }
+    Ok(())
+}
 
 /// Ticks of one request that wait, or that are in a frame in flight.
 #[derive(Clone, Debug)]

@@ -5,11 +5,6 @@ use rmp::encode;
 use crate::market::{Conditions, Nanos, Price, Tick};
 use crate::wire::shape::{self, Sink};
 
-/// Appends the head of an array of `length` messages.
-pub fn write_array_len(length: u32, out: &mut Vec<u8>) {
-    _ = encode::write_array_len(out, length);
-}
-
 /// Appends the message that the stream carries: `T` and `S` first, the rest in Alpaca's order.
 pub fn write_stream(tick: &Tick, out: &mut Vec<u8>) {
     let head = out.len();

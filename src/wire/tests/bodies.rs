@@ -150,7 +150,9 @@ proptest! {
             match format {
                 Format::Json => body.push(b'['),
                 Format::NdJson => {}
-                Format::MsgPack => msgpack::write_array_len(u32::try_from(ticks.len()).unwrap(), &mut body),
+                Format::MsgPack => {
+                    rmp::encode::write_array_len(&mut body, u32::try_from(ticks.len()).unwrap()).map(|_| ()).unwrap();
+                }
             }
             for (at, tick) in ticks.iter().enumerate() {
                 match format {

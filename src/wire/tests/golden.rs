@@ -100,7 +100,7 @@ fn unhex(text: &str) -> Vec<u8> {
 fn msgpack_has_kind_first_whole_sizes_and_timestamps() {
     let tick = from_json(GOLDEN[0].0).unwrap();
     let mut out = Vec::new();
-    msgpack::write_array_len(1, &mut out);
+    rmp::encode::write_array_len(&mut out, 1).unwrap();
     msgpack::write_stream(&tick, &mut out);
     let trade = unhex(&TRADE.concat());
     assert_eq!(out, [&[0x91], trade.as_slice()].concat());

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::market::{
-    Bar, Cancel, Conditions, Correction, Event, Exchange, Luld, Nanos, Price, Quote, SipTape, Status, Symbol,
-    Tick, Trade,
+    Bar, Cancel, Code, Conditions, Correction, Event, Exchange, Luld, Nanos, Price, Quote, SipTape, Status,
+    Symbol, Tick, Trade,
 };
 use crate::wire::{json, msgpack};
 
@@ -104,7 +104,7 @@ fn event(price: &BoxedStrategy<Price>) -> impl Strategy<Value = Event> + use<> {
         (bar(price), any::<bool>()).prop_map(|(bar, updated)| Event::MinuteBar(Bar { updated, ..bar })),
         bar(price).prop_map(Event::DayBar),
         status(),
-        (price.clone(), price.clone(), exchange(), tape()).prop_map(
+        (price.clone(), price.clone(), (0x20_u8..=0x7e).prop_map(Code), tape()).prop_map(
             |(limit_up, limit_down, indicator, tape)| {
                 Event::Luld(Luld { limit_up, limit_down, indicator, tape })
             }

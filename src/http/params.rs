@@ -1,10 +1,11 @@
 //! Query parameters: decoded, each known and given once, and read into types.
 
-use crate::http::ApiError;
-use crate::market::{Nanos, Symbol, calendar};
+use super::ApiError;
+use crate::market::{Nanos, Symbol, TimeError, calendar};
+use crate::wire::beginning;
 
 /// The parameters of a request, in the order they were given.
-pub(crate) struct Params {
+pub(super) struct Params {
     pairs: Vec<(String, String)>,
 }
 
@@ -16,7 +17,7 @@ impl Params {
     ///
     /// # Errors
     /// 400 where an escape is broken, or a parameter is given twice.
-    pub(crate) fn decode(query: Option<&str>) -> Result<Self, ApiError> {
+    pub(super) fn decode(query: Option<&str>) -> Result<Self, ApiError> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -41,9 +42,9 @@ impl Params {
     ///
     /// # Errors
     /// 400 `unexpected parameter(s): …`.
-    pub(crate) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
-        let unexpected: Vec<&str> =
-            self.pairs.iter().map(|(name, _)| name.as_str()).filter(|name| !names.contains(name)).collect();
+    pub(super) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
+        let given = self.pairs.iter().map(|(name, _)| name.as_str());
+        let unexpected: Vec<_> = given.filter(|name| !names.contains(name)).map(beginning).collect();
         if unexpected.is_empty() {
             return Ok(());
         }
@@ -52,7 +53,7 @@ impl Params {
     }
 
     /// The value of a parameter; an empty one counts as not given.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         let pair = self.pairs.iter().find(|(known, _)| known == name);
         pair.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
@@ -61,7 +62,7 @@ impl Params {
     ///
     /// # Errors
     /// 400 `NAME is required`.
-    pub(crate) fn required(&self, name: &str, expected: &str) -> Result<&str, ApiError> {
+    pub(super) fn required(&self, name: &str, expected: &str) -> Result<&str, ApiError> {
         self.get(name).ok_or_else(|| {
             ApiError::bad_request(format!("{name} is required"))
                 .with("field", name)
@@ -73,7 +74,7 @@ impl Params {
     ///
     /// # Errors
     /// 400 that names them.
-    pub(crate) fn one_of<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, ApiError> {
+    pub(super) fn one_of<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, ApiError> {
         let Some(value) = self.get(name) else {
             return Ok(None);
         };
@@ -82,11 +83,24 @@ impl Params {
         found.map(Some).ok_or_else(|| ApiError::bad_field(name, value, one_of_text(&known)))
     }
 
+    /// A switch; not given: off. Unlike other parameters an empty one is an error, for it may
+    /// have been meant.
+    ///
+    /// # Errors
+    /// 400 `must be true or false`.
+    pub(super) fn switch(&self, name: &str) -> Result<bool, ApiError> {
+        match self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(ApiError::bad_field(name, other, "true or false")),
+        }
+    }
+
     /// A whole number from 1 to `most`.
     ///
     /// # Errors
     /// 400 that says so.
-    pub(crate) fn count(&self, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
+    pub(super) fn count(&self, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
         let Some(value) = self.get(name) else {
             return Ok(None);
         };
@@ -100,7 +114,7 @@ impl Params {
     ///
     /// # Errors
     /// 400 `Invalid format for parameter …`.
-    pub(crate) fn time(&self, name: &str, of_day: Edge) -> Result<Option<Nanos>, ApiError> {
+    pub(super) fn time(&self, name: &str, of_day: Edge) -> Result<Option<Nanos>, ApiError> {
         let Some(value) = self.get(name) else {
             return Ok(None);
         };
@@ -113,25 +127,32 @@ impl Params {
         }
         // An encoded blank stands for a `+` that was decoded on its way.
         let time = Nanos::parse(value.replace(' ', "+").as_bytes());
-        time.map(Some).map_err(|_| bad_format(name, value, "RFC3339 or YYYY-MM-DD"))
+        time.map(Some).map_err(|error| {
+            let expected = match error {
+                TimeError::NotATime => "RFC3339 or YYYY-MM-DD",
+                TimeError::TooFine => "RFC3339 with at most nine fraction digits",
+                TimeError::LeapSecond => "RFC3339 with seconds up to 59",
+            };
+            bad_format(name, value, expected)
+        })
     }
 }
 
 /// Which end of a calendar day a parameter means. `end=2024-01-03` takes that day in.
 #[derive(Clone, Copy)]
-pub(crate) enum Edge {
+pub(super) enum Edge {
     First,
     Last,
 }
 
 /// 400 with the words that Alpaca says this with.
-pub(crate) fn bad_format(name: &str, value: &str, expected: &str) -> ApiError {
+pub(super) fn bad_format(name: &str, value: &str, expected: &str) -> ApiError {
     ApiError::bad_request(format!(
         "Invalid format for parameter {name}: error parsing '{}' as {expected}",
-        shown(value)
+        beginning(value)
     ))
     .with("field", name)
-    .with("value", shown(value))
+    .with("value", beginning(value))
     .with("expected", expected)
 }
 
@@ -139,17 +160,17 @@ pub(crate) fn bad_format(name: &str, value: &str, expected: &str) -> ApiError {
 ///
 /// # Errors
 /// 400 `invalid symbol: X`.
-pub(crate) fn symbol(text: &str) -> Result<Symbol, ApiError> {
+pub(super) fn symbol(text: &str) -> Result<Symbol, ApiError> {
     Symbol::parse(text.as_bytes()).map_err(|error| {
-        ApiError::bad_request(format!("invalid symbol: {}", shown(text)))
+        ApiError::bad_request(format!("invalid symbol: {}", beginning(text)))
             .with("field", "symbols")
-            .with("value", shown(text))
+            .with("value", beginning(text))
             .with("expected", error.to_string())
     })
 }
 
 /// A calendar day as `YYYY-MM-DD`.
-pub(crate) fn day(text: &str) -> Option<chrono::NaiveDate> {
+pub(super) fn day(text: &str) -> Option<chrono::NaiveDate> {
     let shape = text.len() == 10
         && text.bytes().enumerate().all(|(at, byte)| match at {
             4 | 7 => byte == b'-',
@@ -164,11 +185,6 @@ fn one_of_text(words: &[&str]) -> String {
         [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
         [] => String::new(),
     }
-}
-
-/// At most 64 characters of what a client sent.
-fn shown(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 fn unescape(text: &str) -> Option<String> {

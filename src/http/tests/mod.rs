@@ -1,12 +1,14 @@
 //! What every request passes, tried on routes of the tests' own.
 
+mod sockets;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Query, Request};
+use axum::extract::{ConnectInfo, Path, Request};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -62,12 +64,6 @@ async fn world(sets: &[&str]) -> World {
     World { gate: Arc::new(gate), now_ms }
 }
 
-#[derive(serde::Deserialize)]
-struct Limit {
-    #[serde(rename = "limit")]
-    _limit: u32,
-}
-
 impl World {
     async fn key(&self, scopes: &[Scope]) -> NewKey {
         let ask = KeyAsk {
@@ -86,7 +82,7 @@ impl World {
             .route("/v1/read", get(async |_: Subscriber| "ok"))
             .route("/v1/write", post(async |_: Producer| "ok"))
             .route("/open/{name}", get(async || axum::Json(json!({"ok": "x".repeat(100)}))))
-            .route("/query", get(async |_: Query<Limit>| "ok"))
+            .route("/number/{number}", get(async |_: Path<u32>| "ok"))
             .route("/plain", get(async || (StatusCode::IM_A_TEAPOT, "short and stout")))
             .route("/panic", get(async || -> &'static str { panic!("out of luck") }))
             .route("/slow", post(async || std::future::pending::<&'static str>().await))
@@ -144,7 +140,7 @@ async fn every_failure_is_the_one_envelope() {
         ("GET", "/nothing", 404, "there is no /nothing"),
         ("GET", "/v2/nothing", 404, "there is no /v2/nothing"),
         ("DELETE", "/v1/read", 405, "DELETE is not offered for /v1/read"),
-        ("GET", "/query?limit=x", 400, "Failed to deserialize query string"),
+        ("GET", "/number/x", 400, "Cannot parse"),
         ("GET", "/plain", 418, "short and stout"),
         ("GET", "/panic", 500, "internal error; the log of the node has the details"),
         ("GET", "/v1/read", 401, "a key is needed"),
@@ -348,6 +344,7 @@ async fn keys_are_made_rotated_and_revoked_through_the_admin_door() {
         ("POST", "/admin/keys", r#"{"scope": ["admin"]}"#, 400, ""),
         ("DELETE", "/admin/keys/TLNONE", "", 404, ""),
         ("GET", "/admin/audit?day=today", "", 400, "day"),
+        ("GET", "/admin/audit?dag=2024-01-03", "", 400, ""),
         ("GET", "/admin/nothing", "", 404, ""),
     ] {
         let answer = world.admin(method, path, TOKEN, body).await;
