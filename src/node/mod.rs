@@ -32,7 +32,7 @@ use crate::history::{ReadLimits, Reader};
 use crate::http::{self, App, Gate, GateParts};
 use crate::ingest::{Intake, IntakeConfig};
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
-use crate::store::{Records, StoreError};
+use crate::store::{Records, Space, StoreError};
 use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics};
@@ -119,6 +119,20 @@ pub struct Node {
     tasks: TaskTracker,
 }
 
+/// Under another region's name the tapes that are there would never be followed, and what of them is
+/// not in blocks yet would be missing.
+fn check_region(storage: &Storage, region: &str) -> Result<(), StartError> {
+    let regions = storage.store.parts(Space::Tapes);
+    if regions.is_empty() || regions.contains(region) {
+        return Ok(());
+    }
+    let regions: Vec<String> = regions.into_iter().collect();
+    Err(StartError::Config(format!(
+        "node.region is {region:?}, but the data folder was written as {:?}: a node keeps its region",
+        regions.join(", ")
+    )))
+}
+
 impl Node {
     /// Starts a node. It serves at once, and is ready when [`Node::ready`] returns.
     ///
@@ -132,6 +146,7 @@ impl Node {
         metrics.store_log_cut_bytes.inc_by(storage.report.cut_bytes);
         let region = Region::parse(&config.node.region)
             .map_err(|error| StartError::Config(format!("node.region {:?} {error}", config.node.region)))?;
+        check_region(&storage, &config.node.region)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
         let gate = gate(&config, &storage, &clocks, metrics, health).await?;
@@ -306,7 +321,8 @@ fn tell(report: &OpenReport) {
             Severity::Damage => tracing::error!(%file, offset, what, "a stored file is damaged"),
         }
     }
-    tracing::info!(frames = report.frames, created = report.created, "the store is open");
+    let taken_back = report.ignored_records;
+    tracing::info!(frames = report.frames, taken_back, created = report.created, "the store is open");
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {

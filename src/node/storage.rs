@@ -60,8 +60,8 @@ pub async fn open(config: &Config) -> Result<Storage, StorageError> {
     Ok(Storage { keyring, store: Arc::new(store), report })
 }
 
-/// The keyring of all stored bytes: as configured, else the one made at first start and kept in the
-/// data folder.
+/// The keyring of all stored bytes: as configured, else the one that the first start made and keeps
+/// in the data folder.
 ///
 /// # Errors
 /// [`StorageError`]
@@ -69,9 +69,12 @@ pub fn keyring(config: &Config) -> Result<Keyring, StorageError> {
     let data = &config.node.data;
     std::fs::create_dir_all(data)
         .map_err(|source| StorageError::Folder { folder: data.display().to_string(), source })?;
+    let path = data.join("seal.key");
     match config.store.seal_secret() {
         Some(secret) => Ok(Keyring::from_secret(secret)),
-        None => Ok(Keyring::read_or_create(&data.join("seal.key"))?.0),
+        // What is stored already was sealed with the key that is missing: another would hide it.
+        None if data.join("store").join("VERSION").exists() => Ok(Keyring::read(&path)?),
+        None => Ok(Keyring::read_or_create(&path)?.0),
     }
 }
 

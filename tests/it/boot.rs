@@ -63,7 +63,8 @@ async fn boot_serves_the_last_minute() {
 #[tokio::test]
 async fn a_node_that_is_only_starting_ends_when_it_is_told_to() {
     let folder = tempfile::tempdir().expect("a folder");
-    let node = Node::new(folder.path(), &[]);
+    let mut node = Node::new(folder.path(), &[]);
+    node.environment = vec![("TAPELINE__STORE__SEAL_KEY".to_owned(), "A".repeat(43))];
     let store = folder.path().join("data/store");
     std::fs::create_dir_all(&store).expect("a folder");
     let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
@@ -122,4 +123,16 @@ async fn a_demo_has_a_folder_of_its_own() {
     let output = demo(&folder.path().join("data")).output().await.expect("the binary starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && said.contains("no demo"), "{said}");
+}
+
+/// Under another name the tapes that are there would not be followed.
+#[tokio::test]
+async fn a_node_keeps_its_region() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(folder.path(), &["--set", "node.region=east"]);
+    node.start().await;
+    assert_eq!(node.stop().await, Some(0));
+    let mut other = Node::new(folder.path(), &["--set", "node.region=west"]);
+    let problem = other.try_start().await.expect_err("it was east");
+    assert!(problem.contains("node.region") && problem.contains("east"), "{problem}");
 }

@@ -97,26 +97,47 @@ async fn flipped_bytes_of_every_stored_file_never_show_a_wrong_price() {
     assert!(refused > 0 && served > 0, "{refused} refused, {served} served");
 }
 
-/// A small file system of its own, where this machine lets us mount one.
+/// A small file system of its own, mounted in a namespace that a process holds: nobody needs to be
+/// root for it.
 struct SmallDisk {
-    folder: tempfile::TempDir,
+    holder: std::process::Child,
+    mounted_at: PathBuf,
 }
 
 impl SmallDisk {
-    fn mount(mib: u64) -> Option<Self> {
-        let folder = tempfile::tempdir().ok()?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tapeline-test"])
-            .arg(folder.path())
-            .status()
-            .is_ok_and(|status| status.success());
-        mounted.then_some(Self { folder })
+    fn mount(at: &Path, mib: u64) -> Self {
+        std::fs::create_dir_all(at).expect("a folder");
+        let script = format!("mount -t tmpfs -o size={mib}m tapeline-test \"$0\" && echo && exec sleep 600");
+        let mut holder = Command::new("unshare")
+            .args(["--mount", "--map-root-user", "sh", "-c", &script])
+            .arg(at)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("unshare, of util-linux");
+        let mut line = [0];
+        let told = std::io::Read::read_exact(holder.stdout.as_mut().expect("piped"), &mut line);
+        told.expect("user namespaces are allowed, so that a small disk can be mounted");
+        Self { holder, mounted_at: at.to_owned() }
+    }
+
+    /// What runs a program where the disk is mounted.
+    fn prefix(&self) -> Vec<String> {
+        let holder = self.holder.id().to_string();
+        let words = ["nsenter", "--mount", "--user", "--preserve-credentials", "--target", &holder];
+        words.map(str::to_owned).to_vec()
+    }
+
+    /// The disk as seen from here.
+    fn path(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.holder.id()));
+        root.join(self.mounted_at.strip_prefix("/").expect("an absolute path"))
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
     }
 }
 
@@ -134,15 +155,14 @@ fn fill(batch: u64) -> (std::ops::Range<u64>, Vec<Value>) {
 
 #[tokio::test]
 async fn a_full_disk_stops_intake_by_name_and_intake_recovers() {
-    // Where no file system can be mounted, the store's own tests show the same through its fault decorator.
-    let Some(disk) = SmallDisk::mount(64) else { return };
-    let mut node = Node::new(
-        disk.folder.path(),
-        &["--set", "store.segment_bytes=1048576", "--set", "history.linger_ms=200"],
-    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = SmallDisk::mount(&folder.path().join("data"), 64);
+    let mut node =
+        Node::new(folder.path(), &["--set", "store.segment_bytes=1048576", "--set", "history.linger_ms=200"]);
+    node.prefix = disk.prefix();
     node.start().await;
     assert_eq!(node.post_ticks(&[trade("FULL", 1, TIME)], "", None).await.status, 200);
-    let filler = disk.folder.path().join("filler");
+    let filler = disk.path().join("filler");
     // Fill what is left, then post until what was allocated before is full too.
     let mut file = std::fs::File::create(&filler).expect("space");
     while std::io::Write::write_all(&mut file, &[1; 1 << 16]).is_ok() {}
@@ -203,4 +223,40 @@ async fn a_second_node_in_the_same_folder_is_refused_by_name() {
     assert!(problem.contains("held by process"), "{problem}");
     assert_eq!(node.post_ticks(&[trade("ONE", 1, TIME)], "", None).await.status, 200);
     node.stop().await;
+}
+
+/// The store opens, for only the body of one frame is damaged; but no block has its ticks yet.
+#[tokio::test]
+async fn a_damaged_frame_that_is_in_no_block_is_an_error_and_not_a_hole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let small = ["store.segment_bytes=65536", "tape.frame_bytes_max=16384", "tape.flush_bytes=8192"];
+    let flags: Vec<&str> =
+        small.into_iter().chain(["history.linger_ms=3600000"]).flat_map(|set| ["--set", set]).collect();
+    let mut node = Node::new(folder.path(), &flags);
+    node.start().await;
+    for batch in 0..12 {
+        let (_, ticks) = fill(batch);
+        assert_eq!(node.post_ticks(&ticks, "", None).await.count("accepted"), 2_000);
+    }
+    assert_eq!(node.history("trades", "FULL", "").await.len(), 24_000);
+    node.kill().await;
+    let first = folder.path().join("data/store/tapes/0000000000000001.log");
+    let mut bytes = std::fs::read(&first).expect("a segment");
+    assert!(files(&folder.path().join("data/store/tapes")).len() > 1, "the first segment is finished");
+    let at = bytes.windows(4).rposition(|window| window == b"TLRC").expect("a record") + 100;
+    bytes[at] ^= 1;
+    std::fs::write(&first, bytes).expect("a segment");
+    node.start_unready().await.expect("the doors open");
+    let mut answers = BTreeSet::new();
+    while !answers.contains("corrupt") {
+        for path in ["/v2/stocks/trades?symbols=FULL&start=2024-01-01&limit=10000", "/v1/symbols"] {
+            let got = node.get(path).await;
+            assert_ne!(got.status, 200, "ticks are missing, and so it is said: {}", got.json);
+            answers.insert(got.json["reason"].as_str().unwrap_or_default().to_owned());
+        }
+    }
+    let known = BTreeSet::from(["catching_up".to_owned(), "corrupt".to_owned()]);
+    assert!(answers.is_subset(&known), "{answers:?}");
+    assert!(node.log().contains("0000000000000001.log"), "the log names the place");
+    assert_eq!(node.stop().await, Some(0), "also one that is never ready stops when it is told to");
 }

@@ -19,6 +19,8 @@ pub struct Node {
     pub folder: PathBuf,
     flags: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// A program, with its arguments, that starts the node.
+    pub prefix: Vec<String>,
     child: Option<Child>,
     pub http: String,
     pub admin: String,
@@ -68,6 +70,7 @@ impl Node {
             folder: folder.to_path_buf(),
             flags: flags.iter().map(ToString::to_string).collect(),
             environment: Vec::new(),
+            prefix: Vec::new(),
             child: None,
             http: String::new(),
             admin: String::new(),
@@ -87,6 +90,18 @@ impl Node {
     /// Starts it; answers what it printed where it ended instead.
     pub async fn try_start(&mut self) -> Result<(), String> {
         let ready = self.folder.join("ready.json");
+        self.start_until(&ready).await
+    }
+
+    /// Starts it and waits until its doors are open, ready or not.
+    pub async fn start_unready(&mut self) -> Result<(), String> {
+        let node_file = self.folder.join("data/node.json");
+        let _ = std::fs::remove_file(&node_file);
+        self.start_until(&node_file).await
+    }
+
+    async fn start_until(&mut self, file: &Path) -> Result<(), String> {
+        let ready = self.folder.join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let log_path = self.folder.join("node.log");
         let log = std::fs::File::options().create(true).append(true).open(&log_path).expect("log file");
@@ -103,7 +118,7 @@ impl Node {
         let mut waited = 0;
         let facts = loop {
             if let Some(facts) =
-                std::fs::read(&ready).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+                std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
             {
                 break facts;
             }
@@ -137,7 +152,18 @@ impl Node {
 
     /// A subcommand on the node's data folder.
     pub fn command(&self, subcommand: &str) -> Command {
-        let mut command = tapeline(subcommand);
+        let mut command = match self.prefix.split_first() {
+            None => tapeline(subcommand),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command
+                    .args(arguments)
+                    .arg(env!("CARGO_BIN_EXE_tapeline"))
+                    .arg(subcommand)
+                    .kill_on_drop(true);
+                command
+            }
+        };
         command.arg("--data").arg(self.folder.join("data")).envs(self.environment.iter().cloned());
         command
     }

@@ -23,13 +23,21 @@ async fn sizes(node: &Node) -> Vec<u64> {
     node.history("quotes", "OLD", "").await.iter().filter_map(|quote: &Value| quote["as"].as_u64()).collect()
 }
 
+/// So that little data fills more than one.
+const SMALL_SEGMENTS: [&str; 6] = [
+    "--set",
+    "store.segment_bytes=131072",
+    "--set",
+    "tape.frame_bytes_max=32768",
+    "--set",
+    "tape.flush_bytes=16384",
+];
+
 #[tokio::test]
 async fn a_node_that_was_off_for_longer_than_the_tapes_live_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut node = Node::new(
-        folder.path(),
-        &["--set", "history.linger_ms=3600000", "--set", "store.segment_bytes=131072"],
-    );
+    let mut node =
+        Node::new(folder.path(), &[&SMALL_SEGMENTS[..], &["--set", "history.linger_ms=3600000"]].concat());
     node.start().await;
     let mut want = Vec::new();
     for batch in 0..100_u64 {
@@ -46,14 +54,8 @@ async fn a_node_that_was_off_for_longer_than_the_tapes_live_loses_nothing() {
     let mut node = {
         let mut next = Node::new(
             folder.path(),
-            &[
-                "--set",
-                "store.tape_hours=0",
-                "--set",
-                "history.linger_ms=200",
-                "--set",
-                "store.segment_bytes=131072",
-            ],
+            &[&SMALL_SEGMENTS[..], &["--set", "store.tape_hours=0", "--set", "history.linger_ms=200"]]
+                .concat(),
         );
         (next.read, next.write) = (node.read.clone(), node.write.clone());
         next

@@ -244,6 +244,12 @@ impl EmbeddedStore {
         space::free_space(&self.folder)
     }
 
+    /// The parts of a space of records that have rows.
+    #[must_use]
+    pub fn parts(&self, space: Space) -> BTreeSet<String> {
+        self.records.parts(space)
+    }
+
     /// What it counts, and how it is now.
     #[must_use]
     pub fn stats(&self) -> EmbeddedStats {
@@ -351,7 +357,10 @@ pub async fn verify_folder(
             Err(error) => findings.add(folder.join("VERSION"), Err(error)),
         }
         findings.add(tapes.clone(), log::verify(&tapes, &keyring, &mut progress));
-        let found = Blocks::open(&blocks, Arc::clone(&keyring), EmbeddedOptions::default().block_cache_bytes);
+        // Opening what is not there would make it.
+        let there = if blocks.is_dir() { Ok(()) } else { Err(StoreError::corrupt("the folder is missing")) };
+        let cache_bytes = EmbeddedOptions::default().block_cache_bytes;
+        let found = there.and_then(|()| Blocks::open(&blocks, Arc::clone(&keyring), cache_bytes));
         findings.add(blocks, found.and_then(|blocks| blocks.verify(&mut progress)));
         findings.add(records.clone(), records::verify(&records, &keyring));
         Ok(findings.0)

@@ -128,3 +128,21 @@ async fn options_out_of_range_are_refused_by_name() {
     let space = store.free_space().unwrap();
     assert!(0 < space.free_bytes && space.free_bytes <= space.total_bytes);
 }
+
+#[tokio::test]
+async fn emptied_folders_are_damage_and_are_not_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(EmbeddedStore::open(folder.path(), keyring(), options()).await.unwrap());
+    let damaged = async || {
+        let findings = verify_folder(folder.path(), keyring(), |_| {}).await.unwrap();
+        let names = findings.iter().filter(|finding| finding.severity == Severity::Damage);
+        names.map(|finding| finding.file.file_name().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(damaged().await.is_empty());
+    fs::remove_dir_all(folder.path().join("blocks")).unwrap();
+    for segment in fs::read_dir(folder.path().join("tapes")).unwrap() {
+        fs::remove_file(segment.unwrap().path()).unwrap();
+    }
+    assert_eq!(damaged().await, ["tapes", "blocks"]);
+    assert!(!folder.path().join("blocks").exists());
+}

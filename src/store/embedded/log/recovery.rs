@@ -171,8 +171,12 @@ pub(super) fn verify(
     keyring: &Keyring,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Finding>, StoreError> {
+    let heads = heads(folder, keyring)?;
+    if heads.is_empty() {
+        return Err(StoreError::corrupt("the folder holds no segment of the log"));
+    }
     let mut findings = Vec::new();
-    verify_heads(&heads(folder, keyring)?, keyring, &mut findings, progress)?;
+    verify_heads(&heads, keyring, &mut findings, progress)?;
     Ok(findings)
 }
 
@@ -234,7 +238,15 @@ fn heads(folder: &Path, keyring: &Keyring) -> Result<Vec<Head>, StoreError> {
     let mut heads: Vec<Head> = Vec::with_capacity(numbers.len());
     for segment in numbers {
         let path = segment_path(folder, segment);
-        let header = read_header(keyring, segment, &path)?;
+        let header = match read_header(keyring, segment, &path) {
+            Ok(header) => header,
+            // Retention has just unlinked it, and all before it.
+            Err(_) if !path.exists() => {
+                heads.clear();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         if let Some(before) = heads.last_mut() {
             let expected = before.header.segment + 1;
             if segment != expected {

@@ -25,7 +25,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -119,6 +119,12 @@ impl RecordFiles {
             tracing::error!(detail = %error, "the records cannot be written anew, writes are refused");
         }
         Ok((records, opened))
+    }
+
+    /// The parts of a space that have rows.
+    pub(super) fn parts(&self, space: Space) -> BTreeSet<String> {
+        let rows = self.rows.read();
+        rows.by_key.keys().filter(|key| key.space == space).map(|key| key.part.clone()).collect()
     }
 
     pub(super) fn get(&self, space: Space, part: &str, key: &str) -> Option<Record> {
