@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccessError, secret};
 use crate::market::Nanos;
-use crate::seal::{Keyring, SealKey};
-use crate::store::{Record, Records, Space};
+use crate::seal::Keyring;
+use crate::store::{Record, Records, Space, record_seal_key};
 
 /// Who acts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +100,8 @@ impl Audit {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         // The boot's random number keeps entries of two nodes in one nanosecond apart.
         let (part, key) = (day_of(now), format!("{:020}-{:08x}-{count:08}", now.0, self.boot));
-        let body = self.keyring.seal(&seal_key(&part, &key), &body);
         let version = u64::try_from(now.0 / 1_000).unwrap_or(0);
+        let body = self.keyring.seal(&record_seal_key(Space::Audit, &part, &key, version), &body);
         self.records.put(Space::Audit, &part, Record { key, version, body }).await.map_err(AccessError::Store)
     }
 
@@ -119,7 +119,7 @@ impl Audit {
         let read = |row: Record| {
             let body = self
                 .keyring
-                .open(&seal_key(day, &row.key), &row.body)
+                .open(&record_seal_key(Space::Audit, day, &row.key, row.version), &row.body)
                 .map_err(|error| AccessError::Damaged(format!("audit {day} {}: {error}", row.key)))?;
             let entry = serde_json::from_slice(&body)
                 .map_err(|error| AccessError::Damaged(format!("audit {day} {}: {error}", row.key)))?;
@@ -133,6 +133,21 @@ fn day_of(time: Nanos) -> String {
     DateTime::from_timestamp_nanos(time.0).format("%Y-%m-%d").to_string()
 }
 
-fn seal_key(part: &str, key: &str) -> SealKey {
-    SealKey::new(Space::Audit.name()).part(part.as_bytes()).part(key.as_bytes())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_golden_entry() {
+        let entry = Entry {
+            at: 1_704_292_200_500_000_000,
+            who: "operator".to_owned(),
+            from: "local".to_owned(),
+            request: String::new(),
+            action: "key.create".to_owned(),
+            target: "TLXXXXXXXXXXXXXXXXXX".to_owned(),
+            detail: "ticks:write".to_owned(),
+        };
+        assert_eq!(serde_json::to_string(&entry).unwrap(), crate::market::golden::text("record-audit"));
+    }
 }

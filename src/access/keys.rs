@@ -12,7 +12,7 @@ use super::{Actor, Allowance, Audit, MonoClock, secret};
 use crate::config;
 use crate::market::Nanos;
 use crate::seal::{Keyring, SealKey};
-use crate::store::{Record, Records, Space, StoreError};
+use crate::store::{Record, Records, Space, StoreError, record_seal_key};
 
 const ID_PREFIX: &str = "TL";
 const ACCOUNT_PREFIX: &str = "TA";
@@ -289,7 +289,7 @@ impl Keys {
         // Of last-write-wins rows the version is a time, and above the one seen.
         let version = u64::try_from(now.0 / 1_000).unwrap_or(0).max(seen + 1);
         let body = row.encode().map_err(|error| AccessError::Damaged(error.to_string()))?;
-        let body = self.keyring.seal(&seal_key(&row.id), &body);
+        let body = self.keyring.seal(&seal_key(&row.id, version), &body);
         let record = Record { key: row.id.clone(), version, body };
         self.records.put(Space::Keys, ID_PREFIX, record).await.map_err(AccessError::Store)?;
         let mut known = HashMap::clone(&self.known.load());
@@ -303,7 +303,7 @@ impl Keys {
         let damaged = |error: String| AccessError::Damaged(format!("the row of key {}: {error}", record.key));
         let body = self
             .keyring
-            .open(&seal_key(&record.key), &record.body)
+            .open(&seal_key(&record.key, record.version), &record.body)
             .map_err(|error| damaged(error.to_string()))?;
         KeyRow::decode(&record.key, &body).map_err(damaged)
     }
@@ -360,8 +360,8 @@ fn checked(ask: &KeyAsk, now: Nanos) -> Result<(), AccessError> {
     Ok(())
 }
 
-fn seal_key(id: &str) -> SealKey {
-    SealKey::new(Space::Keys.name()).part(ID_PREFIX.as_bytes()).part(id.as_bytes())
+fn seal_key(id: &str, version: u64) -> SealKey {
+    record_seal_key(Space::Keys, ID_PREFIX, id, version)
 }
 
 #[cfg(test)]

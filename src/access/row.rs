@@ -149,6 +149,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_golden_row() {
+        let row = KeyRow {
+            id: "TLXXXXXXXXXXXXXXXXXX".to_owned(),
+            account: "TAYYYYYYYYYYYYYYYYYY".to_owned(),
+            label: "feed A".to_owned(),
+            scopes: vec![Scope::TicksWrite],
+            requests_per_minute: Some(600),
+            created: Nanos(1_704_292_200_500_000_000),
+            expires: None,
+            revoked: Some(Nanos(1_704_292_201_500_000_000)),
+            hash: [7; 32],
+        };
+        assert_eq!(row.encode().unwrap(), crate::market::golden::text("record-key").as_bytes());
+    }
+
+    #[test]
     fn a_row_reads_back_and_another_version_is_named() {
         let row = KeyRow {
             id: "TLX".to_owned(),

@@ -12,9 +12,8 @@ use super::testing::{
     World, any_copies, blocks_of, cancel, correction, of, price, quote_at, time, trade, trade_at,
 };
 use crate::bars::{Folding, Timeframe};
-use crate::market::{Bar, Event, Kind, Nanos, Origin, RequestKey, Row, Symbol, Tick};
-use crate::store::{Order, Record, Records, Space, Span, TapeId};
-use crate::tape::tasks::record_key;
+use crate::market::{Bar, Bucket, Event, Kind, Nanos, Origin, RequestKey, Row, Symbol, Tick};
+use crate::store::{BlockKey, BucketKey, Order, Record, Records, Space, Span, TapeId, record_seal_key};
 use crate::tape::{GapReason, GapRow, WaitToken};
 use crate::wire::Mark;
 
@@ -411,7 +410,7 @@ fn gaps_that_touch_the_span_are_told() {
     let (from, to) = (time("2024-01-05T15:00:00Z"), time("2024-01-05T15:10:00Z"));
     let gap = GapRow { tape: TapeId(1), first: 1, last: 2, reason: GapReason::Expired, from, to };
     let key = gap.key();
-    let sealed = record_key(Space::Gaps, "local", &key, 3);
+    let sealed = record_seal_key(Space::Gaps, "local", &key, 3);
     let body = world.keyring.seal(&sealed, &gap.encode());
     let is_incomplete = |span: Span| run(world.reader.is_incomplete(&span));
     assert_eq!(is_incomplete(ever()), Ok(false));
@@ -462,4 +461,14 @@ async fn a_bar_opens_and_closes_by_arrival_where_trades_have_no_number() {
         let told: Vec<_> = bars.iter().map(|bar| (bar.bar.open, bar.bar.close)).collect();
         assert_eq!(told, [(price("10"), price("12"))], "turn {turn}");
     }
+}
+
+#[test]
+fn the_golden_row_key_of_a_block() {
+    let symbol: Symbol = "AAPL".parse().unwrap();
+    let first = time("2024-01-03T14:30:00.5Z");
+    let bucket = BucketKey { symbol, bucket: Bucket::of(Kind::Trade, first) };
+    let key = BlockKey { kind: Kind::Trade, first, id: [0xab; 16] };
+    let sealed = super::block_seal_key(&bucket, &key, first.plus(1), 300);
+    assert_eq!(sealed.as_bytes(), crate::market::golden::block("seal-key-block"));
 }

@@ -18,12 +18,25 @@ pub(crate) fn block(name: &str) -> Vec<u8> {
     block_in(FORMATS, name)
 }
 
-fn block_in(text: &str, name: &str) -> Vec<u8> {
-    let opening = format!("```golden {name}");
+/// The text of the block that opens with ```` ```golden-text NAME ````: one line.
+///
+/// # Panics
+/// When there is not exactly one such block.
+#[must_use]
+pub(crate) fn text(name: &str) -> &'static str {
+    lines_of(FORMATS, &format!("```golden-text {name}")).into_iter().next().unwrap_or_default()
+}
+
+fn lines_of<'a>(text: &'a str, opening: &str) -> Vec<&'a str> {
     let mut blocks = text.lines().enumerate().filter(|(_, line)| line.trim_end() == opening);
     let (at, _) = blocks.next().unwrap_or_else(|| panic!("docs/FORMATS.md has no block `{opening}`"));
     assert!(blocks.next().is_none(), "docs/FORMATS.md has two blocks `{opening}`");
-    let lines: Vec<&str> = text.lines().skip(at + 1).take_while(|line| !line.starts_with("```")).collect();
+    text.lines().skip(at + 1).take_while(|line| !line.starts_with("```")).collect()
+}
+
+fn block_in(text: &str, name: &str) -> Vec<u8> {
+    let opening = format!("```golden {name}");
+    let lines = lines_of(text, &opening);
     let digits: String =
         lines.iter().flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace()).collect();
     assert!(digits.len().is_multiple_of(2) && digits.is_ascii(), "half a byte in the block `{opening}`");

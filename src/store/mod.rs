@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::market::{Bucket, Kind, Nanos, Symbol};
+use crate::seal::SealKey;
 
 pub mod embedded;
 pub mod faults;
@@ -356,6 +357,17 @@ impl Space {
             Self::Audit => "audit",
         }
     }
+}
+
+/// What the body of a record is sealed for: its whole key and its version, so that an old body
+/// is no new one.
+#[must_use]
+pub fn record_seal_key(space: Space, part: &str, key: &str, version: u64) -> SealKey {
+    SealKey::new("record")
+        .part(space.name().as_bytes())
+        .part(part.as_bytes())
+        .part(key.as_bytes())
+        .number(version)
 }
 
 /// A small row. `version` orders writes: of last-write-wins rows it is a time in

@@ -85,6 +85,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_golden_gap() {
+        let gap = GapRow {
+            tape: TapeId(0x0123_4567_89ab_cdef),
+            first: 3,
+            last: 300,
+            reason: GapReason::Expired,
+            from: Nanos(1_704_292_200_500_000_000),
+            to: Nanos(1_704_292_201_500_000_000),
+        };
+        assert_eq!(gap.encode(), crate::market::golden::block("record-gap"));
+        assert_eq!(gap.key(), "0123456789abcdef-0000000000000003");
+    }
+
+    #[test]
     fn rows_round_trip() {
         let gap = GapRow {
             tape: TapeId(5),

@@ -77,6 +77,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
+    fn the_golden_mark() {
+        let position = Position::decode(&crate::market::golden::block("position")).unwrap();
+        let mark = Mark { position, blocks: 300 };
+        assert_eq!(mark.encode(), crate::market::golden::block("record-mark"));
+    }
+
+    #[test]
     fn marks_round_trip() {
         let position = Position {
             seen: BTreeMap::from([(Region::parse("local").unwrap(), Seen { list: 1, k: 2 })]),

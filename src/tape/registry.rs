@@ -78,6 +78,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_golden_row() {
+        let row = TapeRow {
+            node: "n1".into(),
+            addr: "127.0.0.1:8080".into(),
+            closes: Some((TapeId(0xfedc_ba98_7654_3210), 300)),
+            fin: Some(12),
+            low: 11,
+        };
+        assert_eq!(row.encode(), crate::market::golden::block("record-tape"));
+    }
+
+    #[test]
     fn rows_round_trip() {
         let bare = TapeRow { node: "a".into(), addr: "127.0.0.1:1".into(), ..TapeRow::default() };
         let full = TapeRow { closes: Some((TapeId(7), 9)), fin: Some(12), low: 11, ..bare.clone() };

@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn the_golden_list() {
+        let list = RetiredList { id: 0x1122_3344_5566_7788, ..RetiredList::default() };
+        let list = list.with(TapeId(0xfedc_ba98_7654_3210), Progress::at(301));
+        let voids = Progress { next: 12, voids: [3, 9].into() };
+        let list = list.with(TapeId(0x0123_4567_89ab_cdef), voids);
+        assert_eq!(list.encode(), crate::market::golden::block("record-retired"));
+    }
+
+    #[test]
     fn lists_round_trip_and_never_renumber() {
         let list = RetiredList { id: 9, ..RetiredList::default() };
         let list =

@@ -11,6 +11,6 @@ mod sealed;
 mod view;
 mod writer;
 
-pub use sealed::{Sealed, frame_key, record_key};
+pub use sealed::{Sealed, frame_seal_key};
 pub use view::{NowFn, SharedView, ViewWorld, boot_view, run_view};
 pub use writer::{AppendError, Appended, WriterHandle, WriterStatus, WriterWorld, spawn_writer};

@@ -5,23 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::seal::{Keyring, SealKey};
-use crate::store::{FrameRow, Record, Space, StoreError, TapeId};
+use crate::store::{FrameRow, Record, Space, StoreError, TapeId, record_seal_key};
 use crate::tape::Frame;
 
-/// The full key of a frame.
+/// What a frame is sealed for.
 #[must_use]
-pub fn frame_key(tape: TapeId, seq: u64) -> SealKey {
+pub fn frame_seal_key(tape: TapeId, seq: u64) -> SealKey {
     SealKey::new("frame").number(tape.0).number(seq)
-}
-
-/// The full key of a record; its version is part of it, so that an old body is no new one.
-#[must_use]
-pub fn record_key(space: Space, part: &str, key: &str, version: u64) -> SealKey {
-    SealKey::new("record")
-        .part(space.name().as_bytes())
-        .part(part.as_bytes())
-        .part(key.as_bytes())
-        .number(version)
 }
 
 /// Seals and opens what the tape stores.
@@ -40,7 +30,7 @@ impl Sealed {
     /// A frame's row. Equal frames make equal rows.
     #[must_use]
     pub fn seal_frame(&self, frame: &Frame) -> FrameRow {
-        let body = self.keyring.seal(&frame_key(frame.tape, frame.seq), &frame.encode());
+        let body = self.keyring.seal(&frame_seal_key(frame.tape, frame.seq), &frame.encode());
         FrameRow { tape: frame.tape, seq: frame.seq, body }
     }
 
@@ -53,7 +43,7 @@ impl Sealed {
             |why: String| StoreError::corrupt(format!("frame {} of tape {}: {why}", row.seq, row.tape));
         let payload = self
             .keyring
-            .open(&frame_key(row.tape, row.seq), &row.body)
+            .open(&frame_seal_key(row.tape, row.seq), &row.body)
             .map_err(|error| named(error.to_string()))?;
         let frame = Frame::decode(&payload).map_err(|error| named(error.to_string()))?;
         if (frame.tape, frame.seq) == (row.tape, row.seq) {
@@ -66,7 +56,7 @@ impl Sealed {
     /// A record's row.
     #[must_use]
     pub fn seal_record(&self, space: Space, part: &str, key: &str, version: u64, body: &[u8]) -> Record {
-        let body = self.keyring.seal(&record_key(space, part, key, version), body);
+        let body = self.keyring.seal(&record_seal_key(space, part, key, version), body);
         Record { key: key.to_owned(), version, body }
     }
 
@@ -75,9 +65,24 @@ impl Sealed {
     /// # Errors
     /// `Corrupt`, naming the row.
     pub fn open_record(&self, space: Space, part: &str, record: &Record) -> Result<Bytes, StoreError> {
-        let key = record_key(space, part, &record.key, record.version);
+        let key = record_seal_key(space, part, &record.key, record.version);
         self.keyring.open(&key, &record.body).map_err(|error| {
             StoreError::corrupt(format!("record {} {part} {}: {error}", space.name(), record.key))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::market::golden;
+    use crate::store::record_seal_key;
+
+    #[test]
+    fn the_golden_row_keys() {
+        let frame = frame_seal_key(TapeId(0x0123_4567_89ab_cdef), 300);
+        assert_eq!(frame.as_bytes(), golden::block("seal-key-frame"));
+        let record = record_seal_key(Space::Marks, "local", "03", 5);
+        assert_eq!(record.as_bytes(), golden::block("seal-key-record"));
     }
 }
