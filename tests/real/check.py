@@ -9,6 +9,7 @@ computed from the raw sources by other programs. Exit status 1 if anything diffe
 import argparse
 import collections
 import csv
+import datetime
 import decimal
 import gzip
 import json
@@ -20,10 +21,16 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
+import zoneinfo
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "sdk"))
 import conftest  # noqa: E402  the same node that the SDK tests start
 
+NEW_YORK = zoneinfo.ZoneInfo("America/New_York")
+# Facts about what the raw feeds hold beside trades and quotes.
+OF_THE_RAW_FEED = {"executions_E", "hidden_P", "book_after_last_message", "sum_NUMTRADES"}
+# Of these records ticks can be kept; the others are refused by name.
+DBN_SCHEMAS = {"trades", "mbp-1", "tbbo", "bbo-1s", "bbo-1m", "ohlcv-1m", "ohlcv-1d"}
 SOURCES = ["iex", "itch", "taq_xxx", "taq_multi", "taq_europe"]
 done = failed = 0
 
@@ -105,9 +112,15 @@ def check_trades(read, facts, sent):
             "cancels": sum(t.get("u") == "canceled" for t in trades), "odd_lots": sum("I" in t["c"] for t in trades),
             "by_exchange": dict(collections.Counter(t["x"] for t in trades)),
         }
-        for key, value in got.items():
-            if key in fact:
-                same(f"{symbol} {key}", value, fact[key])
+        days = collections.defaultdict(lambda: {"trades": 0, "shares": 0})
+        for trade in trades:
+            day = datetime.datetime.fromisoformat(trade["t"][:19] + "+00:00").astimezone(NEW_YORK).date().isoformat()
+            days[day]["trades"] += 1
+            days[day]["shares"] += trade["s"]
+        got["by_day_new_york"] = dict(days)
+        got["quotes"] = len(read.all("quotes", [symbol])[symbol]) if "quotes" in fact else None
+        for key in fact.keys() - {"first", "last", "quotes_detail"} - OF_THE_RAW_FEED:
+            same(f"{symbol} {key}", got[key], fact[key])
         for key, trade in (("first", trades[0]), ("last", trades[-1])):
             want = {**fact[key], "t": short(fact[key]["t"])}
             same(f"{symbol} {key}", {k: float(v) if k == "p" else v for k, v in edge(trade).items()}, want)
@@ -130,12 +143,20 @@ def check_quotes(read, facts, sent):
     quotes = read.all("quotes", ["XXX"])["XXX"]
     same("XXX bid shares", sum(q["bs"] for q in quotes if q["bp"] > 0), detail["sum_bid_shares"])
     same("XXX ask shares", sum(q["as"] for q in quotes if q["ap"] > 0), detail["sum_ask_shares"])
+    same("XXX quotes, first and last", (quotes[0]["t"], quotes[-1]["t"]), (short(detail["first"]), short(detail["last"])))
+    same("XXX quotes of NYSE", sum(q["bx"] == "N" or q["ax"] == "N" for q in quotes), detail["nyse_quotes"])
     same("XXX quotes with a side missing", sum(q["bp"] == 0 or q["ap"] == 0 for q in quotes), detail["one_or_no_side"])
     for symbol, best in facts["iex"]["final_best"].items():
         last = read.all("quotes", [symbol])[symbol][-1]
         same(f"{symbol} final best", {k: float(last[k]) for k in best if k in last}, {k: float(best[k]) for k in best if k in last})
     total = read.all("quotes", sorted({s for s, ticks in sent.items() if any(t["T"] == "q" and t["t"].startswith("2023-10-02") for t in ticks)}), start="2023-10-02", end="2023-10-03")
     same("IEX quotes", sum(map(len, total.values())), facts["iex"]["quotes_of_own_best"])
+    iex = sorted({s for s, ticks in sent.items() if any(t["T"] == "t" and t["t"].startswith("2023-10-02") for t in ticks)})
+    trades = read.all("trades", iex, start="2023-10-02", end="2023-10-03")
+    found = [trade for of in trades.values() for trade in of]
+    same("IEX symbols with trades, trades, shares", (len(trades), len(found), sum(t["s"] for t in found)),
+         (facts["iex"]["symbols_with_trades"], facts["iex"]["trades"], facts["iex"]["shares"]))
+    same("IEX price by size", float(sum(t["p"] * t["s"] for t in found)), facts["iex"]["official_trade_sum_px_x_size"])
 
 
 def check_windows(read, facts):
@@ -189,13 +210,50 @@ def check_sp500(node, read, data, facts, folder):
         if token is None:
             break
     same("symbols are ascending and once each", symbols, sorted(set(symbols)))
-    total = 0
+    total, days, whole, of_the_set = 0, set(), 0, 0
+    missing = collections.Counter(row["Name"] for row in bad)
     for at in range(0, len(symbols), 100):
         found = read.all("bars", symbols[at:at + 100], timeframe="1Day", start="2013-02-08", end="2018-02-08")
         # Symbols that other sets use as pseudonyms: their folded days are not of this set.
         found = {symbol: bars for symbol, bars in found.items() if symbol not in ("XXX", "AAA", "BBB", "ETF")}
+        for symbol, bars in found.items():
+            dates = {b["t"][:10] for b in bars} - ({"2013-06-08"} if symbol == "ABC" else set())
+            days |= dates
+            of_the_set += bool(dates)
+            whole += len(dates) + missing[symbol] == fact["days"]
         total += sum(b["v"] for symbol, bars in found.items() for b in bars if (symbol, b["t"][:10]) != ("ABC", "2013-06-08"))
+    same("S&P 500 symbols, days, first, last, symbols with all days", (of_the_set, len(days), min(days), max(days), whole),
+         (fact["symbols"], fact["days"], fact["first_day"], fact["last_day"], fact["symbols_with_all_days"]))
     same("S&P 500 volume", total, fact["sum_of_volume"] - sum(int(row["volume"] or 0) for row in bad))
+
+
+def check_dbn(data, facts, folder):
+    """Every file of the vendor, on a node of its own: its records are taken, or its schema is refused by name."""
+    folder.mkdir()
+    node = conftest.Node(folder).start()
+    try:
+        read = Reader(node)
+        for fact in facts["dbn"]:
+            file = data / fact["file"]
+            kept = fact.get("schema") in DBN_SCHEMAS
+            said = imported(node, file, 0 if kept else 1)
+            if kept:
+                same(f"records of {fact['file']}", f"accepted {fact['records']};" in said, True)
+            else:
+                same(f"{fact['file']} is refused by name", fact.get("schema", "neither NDJSON") in said, True)
+        for fact in facts["dbn"]:
+            if fact.get("schema") != "trades" or not fact["file"].startswith("dbn/equities"):
+                continue
+            # The same trades came in other schemas too: they are one each.
+            trades = read.all("trades", [fact["symbol"]])[fact["symbol"]]
+            inside = [t for t in trades if short(fact["first"]) <= t["t"] <= short(fact["last"])]
+            words = f"first price {float(inside[0]['p']):g}, sum of size {sum(t['s'] for t in inside)}"
+            same(f"trades of {fact['file']}", (len(inside), inside[0]["t"], inside[-1]["t"], words),
+                 (fact["records"], short(fact["first"]), short(fact["last"]), fact["fact"]))
+        node.stop()
+    finally:
+        if node.process.poll() is None:
+            node.kill()
 
 
 def main():
@@ -246,6 +304,7 @@ def main():
             got = [{k: b[k] for k in "ohlcvt"} for b in read.all("bars", [symbol], timeframe="1Min")[symbol]]
             same(f"{symbol} ingested bars win over folded ones", got, want)
         check_sp500(node, read, data, facts, folder)
+        check_dbn(data, facts, folder / "dbn")
         node.stop()
         verify = subprocess.run([conftest.BINARY, "verify", "--data", str(folder / "data")], capture_output=True, text=True)
         same(f"verify: {verify.stdout[-500:]}{verify.stderr[-500:]}", verify.returncode, 0)
