@@ -4,6 +4,7 @@
 //!   those before it.
 //! - A crate with a door of its own is named behind that door alone; environment variables are
 //!   read in `config` alone.
+//! - Every metric of the list is set somewhere.
 //! - No drawer for odds and ends, no skipped test, nothing left to do, no file that outgrew
 //!   reading, and every `mod.rs` opens with what it is for.
 //!
@@ -77,6 +78,29 @@ fn no_test_is_skipped_and_nothing_is_left_to_do() {
 }
 
 #[track_caller]
+#[test]
+fn every_metric_is_set_somewhere() {
+    let list = "telemetry/metrics.rs";
+    let all = sources();
+    let text = &all.iter().find(|(path, _)| path == list).expect("the list of metrics").1;
+    let fields = metric_fields(text);
+    assert!(fields.len() > 20, "{fields:?}");
+    let elsewhere: String =
+        all.iter().filter(|(path, _)| path != list).map(|(_, text)| text.as_str()).collect();
+    let unset: Vec<&String> =
+        fields.iter().filter(|field| !elsewhere.contains(&format!(".{field}"))).collect();
+    assert!(unset.is_empty(), "{list}: nothing sets {unset:?}");
+}
+
+/// The fields of the list of metrics: `field: Kind = "tapeline_…"`.
+fn metric_fields(text: &str) -> Vec<String> {
+    let field = |line: &str| {
+        let (field, rest) = line.trim().split_once(": ")?;
+        rest.contains("= \"tapeline_").then(|| field.to_owned())
+    };
+    text.lines().filter_map(field).collect()
+}
+
 fn report(path: &str, found: &[Finding]) {
     let lines: Vec<String> = found.iter().map(|(line, what)| format!("{path}:{line}: {what}")).collect();
     assert!(lines.is_empty(), "{}", lines.join("\n"));
@@ -566,5 +590,11 @@ mod tests {
         assert_eq!(lines(&unfinished(text)), [2, 4, 6, 7]);
         let fine = "// #[ignore] todo!()\nconst A: &str = \"todo!() #[ignore]\";\nfn ignore() { let todo = 1; todo != 2 }";
         assert_eq!(lines(&unfinished(fine)), NONE);
+    }
+
+    #[test]
+    fn metrics_are_read_from_their_list() {
+        let text = "metrics! {\n    a_b: IntGauge = \"tapeline_a_b\", \"help\", [];\n    // no: \"x\"\n}";
+        assert_eq!(metric_fields(text), ["a_b"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use prometheus::IntCounter;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Node;
@@ -115,12 +116,20 @@ impl Look {
 
     fn look_at_view(&self) {
         let now = (self.now)().mono;
-        let (readable, bytes, status) =
-            self.view.read(|view| (view.readable(), view.tail().bytes(), view.follower().status(now)));
-        let missing = &self.metrics.tape_acked_frame_missing;
-        missing.inc_by(status.acked_frames_missing.saturating_sub(missing.get()));
-        self.metrics.tape_tail_bytes.set(count(bytes));
-        self.metrics.tape_held_bytes.set(count(status.held_bytes));
+        let (readable, bytes, status, backlog) = self.view.read(|view| {
+            (view.readable(), view.tail().bytes(), view.follower().status(now), view.tail().backlog())
+        });
+        let metrics = &self.metrics;
+        raise(&metrics.tape_acked_frame_missing, status.acked_frames_missing);
+        metrics.tape_tail_bytes.set(count(bytes));
+        metrics.tape_held_bytes.set(count(status.held_bytes));
+        metrics.tape_followed.set(count(status.tapes));
+        metrics.tape_unretired.set(count(status.unretired));
+        metrics.tape_holes.set(count(status.holes));
+        metrics.tape_hole_age_seconds.set(seconds(status.oldest_hole_ms));
+        metrics.history_unkept_ticks.set(count(backlog.iter().map(|shard| shard.rows).sum()));
+        let oldest = backlog.iter().filter_map(|shard| shard.oldest).map(|oldest| now.since(oldest)).max();
+        metrics.history_unkept_age_seconds.set(seconds(oldest.unwrap_or(0)));
         match readable {
             Ok(()) => self.health.set("view", Status::Ok, "every tape is followed to its end"),
             Err(why) => self.health.set("view", Status::Fail, why.to_string()),
@@ -130,6 +139,7 @@ impl Look {
     fn look_at_writer(&self) {
         let status = self.writer.status();
         self.metrics.tape_queue_bytes.set(count(status.queued_bytes));
+        self.metrics.tape_unacked_frames.set(i64::try_from(status.unacked).unwrap_or(i64::MAX));
         match status.stopped {
             _ if status.draining => {}
             Some(why) => self.health.set("writer", Status::Warn, format!("intake is stopped: {why}")),
@@ -139,6 +149,12 @@ impl Look {
     }
 
     fn look_at_disk(&self) {
+        let (metrics, stats) = (&self.metrics, self.embedded.stats());
+        raise(&metrics.tape_frames, stats.appended_frames);
+        raise(&metrics.store_append_bytes, stats.appended_bytes);
+        raise(&metrics.store_syncs, stats.append_syncs);
+        raise(&metrics.store_refused_appends, stats.refused_appends);
+        metrics.store_segments.set(i64::try_from(stats.segments).unwrap_or(i64::MAX));
         let space = match self.embedded.free_space() {
             Ok(space) => space,
             Err(error) => {
@@ -158,6 +174,16 @@ impl Look {
             self.health.set("disk", Status::Ok, "has room");
         }
     }
+}
+
+/// Raises a counter to what was counted elsewhere.
+fn raise(counter: &IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time for people needs few digits")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
 }
 
 fn count(value: usize) -> i64 {

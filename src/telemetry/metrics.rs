@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 /// Declares the list: field, type, name, help, labels. The help is the field's documentation.
@@ -49,11 +49,22 @@ metrics! {
     ingest_in_flight_bytes: IntGauge = "tapeline_ingest_in_flight_bytes", "memory of requests being taken in", [];
     ingest_requests: IntCounterVec = "tapeline_ingest_requests_total", "requests of ticks, by outcome", ["outcome"];
     ingest_ticks: IntCounterVec = "tapeline_ingest_ticks_total", "ticks posted, by verdict", ["verdict"];
-    tape_frames: IntCounter = "tapeline_tape_frames_total", "frames appended and acknowledged", [];
+    tape_frames: IntCounter = "tapeline_tape_frames_total", "frames appended and durable", [];
+    tape_unacked_frames: IntGauge = "tapeline_tape_unacked_frames", "frames sealed and not acknowledged", [];
+    tape_followed: IntGauge = "tapeline_tape_followed", "tapes that are followed", [];
+    tape_unretired: IntGauge = "tapeline_tape_unretired", "followed tapes of the own region that are not retired", [];
+    tape_holes: IntGauge = "tapeline_tape_holes", "tapes with a hole that is waited for", [];
+    tape_hole_age_seconds: Gauge = "tapeline_tape_hole_age_seconds", "age of the oldest hole that is waited for", [];
     tape_queue_bytes: IntGauge = "tapeline_tape_queue_bytes", "ticks that wait for a frame", [];
     tape_tail_bytes: IntGauge = "tapeline_tape_tail_bytes", "memory of the newest ticks", [];
     tape_held_bytes: IntGauge = "tapeline_tape_held_bytes", "memory of frames that came before their predecessors", [];
     tape_acked_frame_missing: IntCounter = "tapeline_tape_acked_frame_missing_total", "acknowledged frames that no replica has", [];
+    history_unkept_ticks: IntGauge = "tapeline_history_unkept_ticks", "ticks in the tail that no mark covers", [];
+    history_unkept_age_seconds: Gauge = "tapeline_history_unkept_age_seconds", "how long the oldest of them waits for its block", [];
+    store_append_bytes: IntCounter = "tapeline_store_append_bytes_total", "bytes of frames appended to the log", [];
+    store_syncs: IntCounter = "tapeline_store_syncs_total", "syncs of the log, each shared by the frames that waited", [];
+    store_refused_appends: IntCounter = "tapeline_store_refused_appends_total", "appends that the log refused", [];
+    store_segments: IntGauge = "tapeline_store_segments", "segments of the log", [];
     store_log_cut_bytes: IntCounter = "tapeline_store_log_cut_bytes_total", "unacknowledged bytes cut from the end of a log when it was opened", [];
     store_free_ratio: Gauge = "tapeline_store_free_ratio", "free share of the disk", [];
 }
@@ -111,8 +122,6 @@ kinds! {
     IntGauge: |opts, _| Self::with_opts(opts);
     IntCounter: |opts, _| Self::with_opts(opts);
     IntCounterVec: |opts, labels| Self::new(opts, labels);
-    IntGaugeVec: |opts, labels| Self::new(opts, labels);
-    Histogram: |opts, _| Self::with_opts(buckets(opts));
     HistogramVec: |opts, labels| Self::new(buckets(opts), labels);
 }
 
