@@ -1,1 +1,0 @@
-//! What streaming clients are given.
