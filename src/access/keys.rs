@@ -370,8 +370,9 @@ mod tests {
 
     use secrecy::ExposeSecret as _;
 
-    use super::super::testing::{MemoryRecords, keys_over, moved_clock};
+    use super::super::testing::{keys_over, moved_clock};
     use super::*;
+    use crate::store::memory::MemoryStore;
 
     const NOW: Nanos = Nanos(1_704_292_200_000_000_000);
     const DAY: &str = "2024-01-03";
@@ -390,8 +391,8 @@ mod tests {
         keys.admit(&new.row.id, new.secret.expose_secret(), now).map(|(identity, _)| identity)
     }
 
-    async fn fresh() -> (Arc<MemoryRecords>, Arc<Keys>, Arc<Audit>) {
-        let records = Arc::new(MemoryRecords::default());
+    async fn fresh() -> (Arc<MemoryStore>, Arc<Keys>, Arc<Audit>) {
+        let records = Arc::new(MemoryStore::default());
         let (keys, audit) = keys_over(&records, &[], moved_clock().1).await;
         (records, keys, audit)
     }
@@ -418,7 +419,7 @@ mod tests {
     async fn what_is_stored_holds_no_secret_and_is_named_when_damaged() {
         let (records, keys, _) = fresh().await;
         let new = keys.create(ask(&[Scope::MarketDataRead]), &Actor::node(), NOW).await.unwrap();
-        for record in records.rows.lock().values_mut() {
+        for record in records.records.lock().values_mut() {
             let text = String::from_utf8_lossy(&record.body);
             assert!(!text.contains(new.secret.expose_secret()), "{text}");
             let mut damaged = record.body.to_vec();
@@ -506,7 +507,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_count_goes_on_over_a_refresh() {
-        let records = Arc::new(MemoryRecords::default());
+        let records = Arc::new(MemoryStore::default());
         let sets = ["access.requests_per_minute=60", "access.requests_burst=2"];
         let (keys, _) = keys_over(&records, &sets, moved_clock().1).await;
         let new = keys.create(ask(&[Scope::Admin]), &Actor::node(), NOW).await.unwrap();
@@ -523,7 +524,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_is_refused_by_field() {
-        let records = Arc::new(MemoryRecords::default());
+        let records = Arc::new(MemoryStore::default());
         let (keys, _) = keys_over(&records, &["access.keys_max=1"], moved_clock().1).await;
         let cases = [
             (ask(&[]), "scopes"),

@@ -1,12 +1,11 @@
-//! Rows, a store in memory and a tail, for the tests of this module and of `http`.
+//! Rows, a tail and a reader of them over a store in memory, for the tests of this module and of `http`.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, RangeInclusive};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
@@ -17,10 +16,8 @@ use crate::market::{
     Row, Series, SipTape, Symbol, Tick, Trade, table,
 };
 use crate::seal::Keyring;
-use crate::store::{
-    At, BlockKey, BlockPage, BlockRow, BucketKey, BucketRow, FrameRow, Order, Reach, Record, Records, Space,
-    Span, Store, StoreError, SymbolRow, TapeId,
-};
+use crate::store::memory::MemoryStore;
+use crate::store::{BlockKey, BlockRow, BucketKey, Records, Store, TapeId};
 use crate::tape::{CatchingUp, Frame, Region, Snapshot, Unreadable, WaitToken, fixtures};
 
 pub(crate) fn symbol() -> Symbol {
@@ -98,180 +95,6 @@ pub(crate) fn any_copies() -> impl Strategy<Value = Vec<Row>> {
         row
     });
     prop::collection::vec(one, 0..25)
-}
-
-/// A store that keeps blocks and records in maps.
-#[derive(Default)]
-pub(crate) struct MemoryStore {
-    blocks: Mutex<BTreeMap<BucketKey, BTreeMap<BlockKey, BlockRow>>>,
-    records: Mutex<BTreeMap<(Space, String, String), Record>>,
-    /// Called before each read of blocks: what happens elsewhere meanwhile.
-    pub(crate) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl MemoryStore {
-    pub(crate) fn put_block(&self, key: BucketKey, block: BlockRow) {
-        self.blocks.lock().entry(key).or_default().insert(block.key, block);
-    }
-
-    /// Flips a bit in the body of every block.
-    pub(crate) fn damage(&self) {
-        for block in self.blocks.lock().values_mut().flat_map(BTreeMap::values_mut) {
-            let mut body = block.body.to_vec();
-            *body.last_mut().unwrap() ^= 1;
-            block.body = Bytes::from(body);
-        }
-    }
-}
-
-#[async_trait]
-impl Store for MemoryStore {
-    async fn append(&self, _: FrameRow, _: Reach) -> Result<(), StoreError> {
-        Err(StoreError::invalid("no tapes here"))
-    }
-
-    async fn frames(
-        &self,
-        _: TapeId,
-        _: RangeInclusive<u64>,
-        _: usize,
-        _: At,
-    ) -> Result<Vec<FrameRow>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn put_blocks(
-        &self,
-        _: u16,
-        _: u64,
-        blocks: Vec<(BucketKey, Vec<BlockRow>)>,
-    ) -> Result<(), StoreError> {
-        for (key, rows) in blocks {
-            rows.into_iter().for_each(|row| self.put_block(key, row));
-        }
-        Ok(())
-    }
-
-    async fn block_count(&self, _: u16) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-
-    async fn blocks(
-        &self,
-        key: BucketKey,
-        kind: Kind,
-        span: Span,
-        after: Option<BlockKey>,
-        bytes_max: usize,
-    ) -> Result<BlockPage, StoreError> {
-        let blocks = self.blocks.lock();
-        let mut page = BlockPage::default();
-        let mut bytes = 0;
-        let held = blocks.get(&key).into_iter().flat_map(BTreeMap::values);
-        let wanted = held.filter(|block| {
-            block.key.kind == kind
-                && after.is_none_or(|after| block.key > after)
-                && block.key.first <= *span.end()
-                && block.last >= *span.start()
-        });
-        for block in wanted {
-            bytes += block.body.len();
-            if bytes > bytes_max && !page.blocks.is_empty() {
-                page.more = true;
-                break;
-            }
-            page.blocks.push(block.clone());
-        }
-        Ok(page)
-    }
-
-    async fn buckets(
-        &self,
-        symbol: Symbol,
-        from: Bucket,
-        to: Bucket,
-        order: Order,
-        limit: usize,
-    ) -> Result<Vec<BucketRow>, StoreError> {
-        if let Some(meanwhile) = self.meanwhile.lock().take() {
-            meanwhile();
-        }
-        let blocks = self.blocks.lock();
-        let mut rows: Vec<BucketRow> = blocks
-            .iter()
-            .filter(|(key, _)| key.symbol == symbol && (from..=to).contains(&key.bucket))
-            .map(|(key, blocks)| BucketRow {
-                bucket: key.bucket,
-                kinds: blocks.keys().fold(0, |kinds, block| kinds | 1 << block.kind.number()),
-            })
-            .collect();
-        if order == Order::Descending {
-            rows.reverse();
-        }
-        rows.truncate(limit);
-        Ok(rows)
-    }
-
-    async fn symbols(
-        &self,
-        prefix: &str,
-        after: Option<Symbol>,
-        limit: usize,
-    ) -> Result<Vec<SymbolRow>, StoreError> {
-        let blocks = self.blocks.lock();
-        let mut rows: BTreeMap<Symbol, SymbolRow> = BTreeMap::new();
-        for (key, block) in
-            blocks.iter().flat_map(|(key, blocks)| blocks.values().map(move |block| (key, block)))
-        {
-            let row = rows.entry(key.symbol).or_insert(SymbolRow {
-                symbol: key.symbol,
-                kinds: 0,
-                first: block.key.first,
-                last: block.last,
-            });
-            row.kinds |= 1 << block.key.kind.number();
-            row.first = row.first.min(block.key.first);
-            row.last = row.last.max(block.last);
-        }
-        let wanted = rows.into_values().filter(|row| {
-            row.symbol.as_str().starts_with(prefix) && after.is_none_or(|after| row.symbol > after)
-        });
-        Ok(wanted.take(limit).collect())
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Records for MemoryStore {
-    async fn get(&self, space: Space, part: &str, key: &str) -> Result<Option<Record>, StoreError> {
-        Ok(self.records.lock().get(&(space, part.to_owned(), key.to_owned())).cloned())
-    }
-
-    async fn put(&self, space: Space, part: &str, record: Record) -> Result<(), StoreError> {
-        self.records.lock().insert((space, part.to_owned(), record.key.clone()), record);
-        Ok(())
-    }
-
-    async fn put_if(&self, _: Space, _: &str, _: Record, _: u64) -> Result<bool, StoreError> {
-        Err(StoreError::invalid("no compare-and-set here"))
-    }
-
-    async fn scan(
-        &self,
-        space: Space,
-        part: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<Record>, StoreError> {
-        let records = self.records.lock();
-        let rows = records.iter().filter(|((of, within, key), _)| {
-            *of == space && within == part && after.is_none_or(|after| key.as_str() > after)
-        });
-        Ok(rows.map(|(_, record)| record.clone()).take(limit).collect())
-    }
 }
 
 /// A tail of rows in no order.

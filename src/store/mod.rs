@@ -24,6 +24,8 @@ use crate::seal::SealKey;
 pub mod embedded;
 pub mod faults;
 #[cfg(test)]
+pub(crate) mod memory;
+#[cfg(test)]
 pub(crate) mod suite;
 
 /// The name of a tape: one boot's log, a random 64-bit number, never reused.

@@ -19,8 +19,9 @@ use tower::ServiceExt as _;
 use super::auth::{Producer, Subscriber};
 use super::layers::{Door, guarded};
 use super::*;
-use crate::access::testing::{MemoryRecords, keys_over, moved_clock};
+use crate::access::testing::{keys_over, moved_clock};
 use crate::access::{Actor, KeyAsk, NewKey, Scope};
+use crate::store::memory::MemoryStore;
 use crate::telemetry::Status;
 
 const NOW: Nanos = Nanos(1_704_292_200_000_000_000);
@@ -49,7 +50,7 @@ impl Answer {
 
 async fn world(sets: &[&str]) -> World {
     let (now_ms, mono) = moved_clock();
-    let records = Arc::new(MemoryRecords::default());
+    let records = Arc::new(MemoryStore::default());
     let (keys, audit) = keys_over(&records, sets, mono.clone()).await;
     let gate = Gate::new(GateParts {
         config: Arc::new(Config::with(sets).unwrap()),
