@@ -15,6 +15,8 @@ fn faketime() -> &'static str {
     let places = [
         "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
         "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+        "/usr/lib64/faketime/libfaketime.so.1",
+        "/usr/lib/faketime/libfaketime.so.1",
     ];
     let Some(library) = places.into_iter().find(|path| Path::new(path).exists()) else {
         panic!("libfaketime is missing: run `make test`, which installs it");
