@@ -1,5 +1,5 @@
 //! Tapeline accepts stock-market ticks, keeps every acknowledged one, and serves their
-//! history to clients.
+//! history and latest values.
 //!
 //! The order of the modules below is the data flow and the layering: a module
 //! imports only from those before it. `tests/tidy.rs` reads this file and checks it.
@@ -15,6 +15,7 @@ pub mod access;
 pub mod tape;
 pub mod bars;
 pub mod history;
+pub mod live;
 pub mod ingest;
 pub mod http;
 pub mod node;

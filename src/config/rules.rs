@@ -97,6 +97,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("history.after_wait_ms", Rule::Number(0, 60_000)),
     ("history.reads_max", Rule::Number(1, 65_536)),
     ("history.read_wait_ms", Rule::Number(0, 60_000)),
+    ("live.latest_symbols_max", Rule::Number(0, MANY)),
     ("access.requests_per_minute", Rule::Number(1, MANY)),
     ("access.requests_burst", Rule::Number(1, MANY)),
     ("access.refresh_ms", Rule::Number(100, HOUR_MS)),

@@ -25,6 +25,8 @@ pub struct Config {
     pub store: Store,
     /// Keeper and reader.
     pub history: History,
+    /// Latest values.
+    pub live: Live,
     /// Keys and their limits.
     pub access: Access,
     /// Logs.
@@ -171,6 +173,14 @@ impl Store {
         let text = self.seal_key.as_ref()?.expose_secret();
         URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
     }
+}
+
+/// What is new.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Live {
+    /// Symbols whose latest trade and quote are in memory.
+    pub latest_symbols_max: usize,
 }
 
 /// Keeper and reader.

@@ -23,6 +23,9 @@ use crate::seal::Keyring;
 use crate::store::{BlockRow, BucketKey, Order, Records, Span, Store, StoreError};
 use crate::tape::{Region, Unreadable, WaitToken};
 
+/// Entries read at first for the newest of a series.
+const NEWEST_ROWS: usize = 8;
+
 /// What a read may take.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadLimits {
@@ -205,6 +208,30 @@ impl Reader {
             pages.take(symbol, part, &budget);
         }
         Ok(pages.finish())
+    }
+
+    /// The newest entry of a series until `until` that `fits`, corrections and cancels applied.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn newest(
+        &self,
+        series: Series,
+        until: Nanos,
+        fits: impl Fn(&Entry) -> bool + Send,
+    ) -> Result<Option<Entry>, ReadError> {
+        let _turn = self.turn().await?;
+        let (span, mut budget) = (Nanos(0)..=until, self.budget());
+        let (mut after, mut limit) = (None, NEWEST_ROWS);
+        loop {
+            let part = self.entries(series, &span, Order::Descending, after, limit, &mut budget).await?;
+            if let Some(entry) = part.items.into_iter().find(&fits) {
+                return Ok(Some(entry));
+            }
+            let Some(Resume::After(key)) = part.more else { return Ok(None) };
+            // Few fit: more at once, so that the cost stays near that of one long page.
+            (after, limit) = (Some(key), limit.saturating_mul(8).min(self.limits.fold_rows.max(1)));
+        }
     }
 
     pub(super) const fn budget(&self) -> Budget {

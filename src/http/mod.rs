@@ -32,6 +32,7 @@ use crate::access::{Audit, Keys, MonoClock, SourceLimiter};
 use crate::config::Config;
 use crate::history::Reader;
 use crate::ingest::Intake;
+use crate::live::Newest;
 use crate::market::Nanos;
 use crate::telemetry::{Health, Metrics};
 
@@ -122,6 +123,8 @@ pub struct App {
     pub intake: Arc<Intake>,
     /// Where history comes from.
     pub reader: Arc<Reader>,
+    /// Where the latest of each series comes from.
+    pub newest: Arc<Newest>,
 }
 
 /// The public door.

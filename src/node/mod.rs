@@ -31,6 +31,7 @@ use crate::history::tasks::KeeperHandle;
 use crate::history::{ReadLimits, Reader};
 use crate::http::{self, App, Gate, GateParts};
 use crate::ingest::{Intake, IntakeConfig};
+use crate::live::Newest;
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, StoreError};
 use crate::tape::Region;
@@ -164,8 +165,11 @@ impl Node {
             frame_bytes_max: config.tape.frame_bytes_max,
         });
         let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
-        let app =
-            Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader: Arc::new(reader) });
+        let reader = Arc::new(reader);
+        let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
+        let listener = Arc::clone(&newest);
+        tape.view.listen(Box::new(move |delivered| listener.deliver(delivered)));
+        let app = Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader, newest });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());

@@ -13,6 +13,7 @@ mod boot;
 mod clocks;
 mod damage;
 mod errors;
+mod latest;
 mod ledger;
 mod node;
 mod overload;

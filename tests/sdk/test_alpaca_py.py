@@ -10,7 +10,10 @@ import pytest
 from alpaca.common.exceptions import APIError
 from alpaca.data.enums import Exchange
 from alpaca.data.historical import StockHistoricalDataClient
-from alpaca.data.requests import StockBarsRequest, StockQuotesRequest, StockTradesRequest
+from alpaca.data.requests import (
+    StockBarsRequest, StockLatestBarRequest, StockLatestQuoteRequest, StockLatestTradeRequest, StockQuotesRequest,
+    StockSnapshotRequest, StockTradesRequest,
+)
 from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
 
 UTC = dt.timezone.utc
@@ -163,6 +166,20 @@ def test_the_sdk_retries_what_it_retries(filled, monkeypatch):
     got = sdk.get_stock_trades(StockTradesRequest(symbol_or_symbols="AAPL", start=OPEN, limit=3)).data["AAPL"]
     server.shutdown()
     assert len(got) == 3 and server.seen == 3
+
+
+def test_latest_values_and_snapshots(filled):
+    sdk = client(filled)
+    trades = sdk.get_stock_latest_trade(StockLatestTradeRequest(symbol_or_symbols=["AAPL", "MSFT", "NONE"]))
+    assert {symbol: trade.id for symbol, trade in trades.items()} == {"AAPL": 300, "MSFT": 300}
+    quote = sdk.get_stock_latest_quote(StockLatestQuoteRequest(symbol_or_symbols="AAPL"))["AAPL"]
+    assert (quote.ask_size, quote.bid_price) == (249, 0)
+    bar = sdk.get_stock_latest_bar(StockLatestBarRequest(symbol_or_symbols="MSFT"))["MSFT"]
+    assert bar.timestamp == OPEN + dt.timedelta(minutes=5) and bar.close == 103
+    snapshot = sdk.get_stock_snapshot(StockSnapshotRequest(symbol_or_symbols=["AAPL", "BRK.B"]))
+    assert snapshot["AAPL"].latest_trade.id == 300 and snapshot["AAPL"].latest_quote == quote
+    assert snapshot["BRK.B"].latest_quote is None and snapshot["BRK.B"].daily_bar.trade_count == 300
+    assert snapshot["BRK.B"].previous_daily_bar is None
 
 
 def test_history_is_the_same_after_a_restart(filled):

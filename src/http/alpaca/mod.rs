@@ -1,9 +1,10 @@
-//! Market data v2, wire-compatible with Alpaca's Market Data API: history and meta tables.
+//! Market data v2, wire-compatible with Alpaca's Market Data API: history, latest values and meta tables.
 //!
 //! | route | answers |
 //! |---|---|
 //! | `/v2/stocks/{trades,quotes,bars}?symbols=` | `{"trades":{"AAPL":[…]},"next_page_token":null}` |
 //! | `/v2/stocks/{symbol}/{trades,quotes,bars}` | `{"symbol":"AAPL","trades":[…],"next_page_token":null}` |
+//! | latest trades, quotes, bars and snapshots | see `latest` |
 //! | `/v2/stocks/meta/exchanges`, `/v2/stocks/meta/conditions/{trade,quote}?tape=` | `{"N":"New York Stock Exchange",…}` |
 //! | what else Alpaca has for market data | 404 that says it is not offered |
 //!
@@ -13,6 +14,7 @@
 //! `X-Tapeline-Incomplete: true` says that frames of the span are lost to this region.
 
 mod body;
+mod latest;
 mod meta;
 mod query;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use super::{ApiError, ApiResult, App, Clock};
 use crate::config::Config;
 use crate::history::page::{PAGE_PREFIX, PageError};
 use crate::history::{BarQuery, Cursor, Page, PageToken, Reader, TickQuery};
+use crate::live::Newest;
 use crate::store::Span;
 
 /// Set where ticks of the span are lost to this region.
@@ -43,14 +46,6 @@ const INCOMPLETE: HeaderName = HeaderName::from_static("x-tapeline-incomplete");
 const NOT_OFFERED: &[(&str, &str)] = &[
     ("/v2/stocks/auctions", "auctions are"),
     ("/v2/stocks/{symbol}/auctions", "auctions are"),
-    ("/v2/stocks/trades/latest", "latest trades are"),
-    ("/v2/stocks/{symbol}/trades/latest", "latest trades are"),
-    ("/v2/stocks/quotes/latest", "latest quotes are"),
-    ("/v2/stocks/{symbol}/quotes/latest", "latest quotes are"),
-    ("/v2/stocks/bars/latest", "latest bars are"),
-    ("/v2/stocks/{symbol}/bars/latest", "latest bars are"),
-    ("/v2/stocks/snapshots", "snapshots are"),
-    ("/v2/stocks/{symbol}/snapshot", "snapshots are"),
     ("/v1beta1/screener/{*rest}", "the screener is"),
     ("/v1/corporate-actions", "corporate actions are"),
     ("/v1beta1/corporate-actions/{*rest}", "corporate actions are"),
@@ -67,6 +62,8 @@ const NOT_OFFERED: &[(&str, &str)] = &[
 pub struct MarketData {
     /// Where history comes from.
     pub reader: Arc<Reader>,
+    /// Where the latest of each series comes from.
+    pub newest: Arc<Newest>,
     /// The configuration, for its limits.
     pub config: Arc<Config>,
     /// The wall clock.
@@ -77,6 +74,7 @@ impl FromRef<Arc<App>> for MarketData {
     fn from_ref(app: &Arc<App>) -> Self {
         Self {
             reader: Arc::clone(&app.reader),
+            newest: Arc::clone(&app.newest),
             config: Arc::clone(&app.gate.config),
             clock: Arc::clone(&app.gate.clock),
         }
@@ -96,6 +94,14 @@ where
         .route("/v2/stocks/{symbol}/trades", get(trades))
         .route("/v2/stocks/{symbol}/quotes", get(quotes))
         .route("/v2/stocks/{symbol}/bars", get(bars))
+        .route("/v2/stocks/trades/latest", get(latest::trades))
+        .route("/v2/stocks/quotes/latest", get(latest::quotes))
+        .route("/v2/stocks/bars/latest", get(latest::bars))
+        .route("/v2/stocks/{symbol}/trades/latest", get(latest::trade))
+        .route("/v2/stocks/{symbol}/quotes/latest", get(latest::quote))
+        .route("/v2/stocks/{symbol}/bars/latest", get(latest::bar))
+        .route("/v2/stocks/snapshots", get(latest::snapshots))
+        .route("/v2/stocks/{symbol}/snapshot", get(latest::snapshot))
         .route("/v2/stocks/meta/exchanges", get(meta::exchanges))
         .route("/v2/stocks/meta/conditions/{ticktype}", get(meta::conditions));
     for (path, what) in NOT_OFFERED {

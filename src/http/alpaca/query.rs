@@ -155,7 +155,7 @@ impl Query {
     }
 }
 
-fn symbols(params: &Params, most: usize) -> Result<Vec<Symbol>, ApiError> {
+pub(crate) fn symbols(params: &Params, most: usize) -> Result<Vec<Symbol>, ApiError> {
     let list = params.required("symbols", "symbols, separated by commas")?;
     let mut symbols = list.split(',').map(symbol).collect::<Result<Vec<_>, _>>()?;
     symbols.sort_unstable();
@@ -207,7 +207,7 @@ fn check_asof(params: &Params) -> Result<(), ApiError> {
     }
 }
 
-fn currency(params: &Params) -> Result<Option<String>, ApiError> {
+pub(crate) fn currency(params: &Params) -> Result<Option<String>, ApiError> {
     match params.get("currency") {
         None => Ok(None),
         Some("USD") => Ok(Some("USD".to_owned())),

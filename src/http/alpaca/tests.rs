@@ -20,6 +20,7 @@ use crate::history::ReadLimits;
 use crate::history::testing::{World, cancel, correction, of, quote_at, time, trade_at};
 use crate::http::Clock;
 use crate::ingest::POSITION_PREFIX;
+use crate::live::Newest;
 use crate::market::{Bar, Event, Nanos, Origin, Row, Tick};
 use crate::store::TapeId;
 use crate::tape::WaitToken;
@@ -40,7 +41,9 @@ fn router(world: &World, sets: &[&str]) -> Router {
 
 fn router_at(world: &World, sets: &[&str], clock: Clock) -> Router {
     let reader = Arc::clone(&world.reader);
-    let data = MarketData { reader, config: Arc::new(Config::with(sets).unwrap()), clock };
+    let config = Arc::new(Config::with(sets).unwrap());
+    let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
+    let data = MarketData { reader, newest, config, clock };
     let routes = super::routes::<MarketData>().merge(crate::http::symbols::routes());
     routes.with_state(data).layer(from_fn(known))
 }
@@ -351,10 +354,6 @@ fn what_is_not_offered_says_so() {
     for (path, what) in [
         ("/v2/stocks/auctions?symbols=A", "auctions are not offered"),
         ("/v2/stocks/AAPL/auctions", "auctions are not offered"),
-        ("/v2/stocks/trades/latest?symbols=A", "latest trades are not offered"),
-        ("/v2/stocks/AAPL/bars/latest", "latest bars are not offered"),
-        ("/v2/stocks/snapshots?symbols=A", "snapshots are not offered"),
-        ("/v2/stocks/AAPL/snapshot", "snapshots are not offered"),
         ("/v1beta1/screener/stocks/movers", "the screener is not offered"),
         ("/v1beta1/news", "news is not offered"),
         ("/v1/corporate-actions", "corporate actions are not offered"),
@@ -439,4 +438,59 @@ fn ingested_daily_bars_come_as_they_are() {
         answer.body,
         r#"{"symbol":"DAY","bars":[{"t":"2024-01-05T05:00:00Z","o":5,"h":5,"l":5,"c":5,"v":9,"n":0,"vw":null}],"next_page_token":null}"#
     );
+}
+
+#[test]
+fn latest_values_to_the_byte() {
+    let world = world();
+    let router = router(&world, &[]);
+    let trade = r#"{"t":"2024-01-05T14:31:00Z","x":"Q","p":181.6,"s":100,"c":["@"],"i":9,"z":"C"}"#;
+    let quote = r#"{"t":"2024-01-05T14:30:01Z","ax":" ","ap":10,"as":3,"bx":" ","bp":0,"bs":0,"c":[]}"#;
+    let minute =
+        r#"{"t":"2024-01-05T14:31:00Z","o":181.6,"h":181.6,"l":181.6,"c":181.6,"v":100,"n":1,"vw":181.6}"#;
+    let day = r#"{"t":"2024-01-05T05:00:00Z","o":181.47,"h":181.6,"l":181.47,"c":181.6,"v":500,"n":3,"vw":181.514}"#;
+    let of_microsoft = r#"{"t":"2024-01-05T14:30:00Z","x":"Q","p":370,"s":5,"c":["@"],"i":1,"z":"C"}"#;
+    let snapshot =
+        format!(r#""latestTrade":{trade},"latestQuote":{quote},"minuteBar":{minute},"dailyBar":{day}"#);
+    let cases = [
+        (
+            "/v2/stocks/trades/latest?symbols=NONE,msft,AAPL",
+            format!(r#"{{"trades":{{"AAPL":{trade},"MSFT":{of_microsoft}}}}}"#),
+        ),
+        (
+            "/v2/stocks/trades/latest?symbols=NONE&currency=USD",
+            r#"{"trades":{},"currency":"USD"}"#.to_owned(),
+        ),
+        ("/v2/stocks/AAPL/trades/latest?feed=overnight", format!(r#"{{"symbol":"AAPL","trade":{trade}}}"#)),
+        ("/v2/stocks/quotes/latest?symbols=AAPL", format!(r#"{{"quotes":{{"AAPL":{quote}}}}}"#)),
+        ("/v2/stocks/AAPL/quotes/latest", format!(r#"{{"symbol":"AAPL","quote":{quote}}}"#)),
+        ("/v2/stocks/bars/latest?symbols=AAPL", format!(r#"{{"bars":{{"AAPL":{minute}}}}}"#)),
+        ("/v2/stocks/AAPL/bars/latest", format!(r#"{{"symbol":"AAPL","bar":{minute}}}"#)),
+        ("/v2/stocks/snapshots?symbols=AAPL,NONE", format!(r#"{{"AAPL":{{{snapshot}}}}}"#)),
+        ("/v2/stocks/AAPL/snapshot", format!(r#"{{"symbol":"AAPL",{snapshot}}}"#)),
+    ];
+    // The second time from memory.
+    for (uri, expected) in cases.iter().chain(&cases) {
+        let answer = get(&router, uri);
+        assert_eq!((answer.status, answer.body.as_str()), (StatusCode::OK, expected.as_str()), "{uri}");
+    }
+    let previous = get(&router, "/v2/stocks/MSFT/snapshot").json();
+    assert_eq!(previous["prevDailyBar"]["c"], 369);
+    assert_eq!(previous["dailyBar"]["c"], 370);
+    for (uri, what) in [
+        ("/v2/stocks/NONE/trades/latest", "no trade found for NONE"),
+        ("/v2/stocks/MSFT/quotes/latest", "no quote found for MSFT"),
+        ("/v2/stocks/NONE/snapshot", "no snapshot found for NONE"),
+    ] {
+        let answer = get(&router, uri);
+        assert_eq!((answer.status, answer.message().as_str()), (StatusCode::NOT_FOUND, what), "{uri}");
+        assert_eq!(answer.json()["code"], 40_410_000, "{uri}");
+    }
+    for uri in [
+        "/v2/stocks/trades/latest",
+        "/v2/stocks/AAPL/snapshot?start=2024-01-01",
+        "/v2/stocks/AAPL/bars/latest?feed=x",
+    ] {
+        assert_eq!(get(&router, uri).status, StatusCode::BAD_REQUEST, "{uri}");
+    }
 }

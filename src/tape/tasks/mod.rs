@@ -12,5 +12,5 @@ mod view;
 mod writer;
 
 pub use sealed::{Sealed, frame_seal_key};
-pub use view::{NowFn, SharedView, ViewWorld, boot_view, run_view};
+pub use view::{Listener, NowFn, SharedView, ViewWorld, boot_view, run_view};
 pub use writer::{AppendError, Appended, WriterHandle, WriterStatus, WriterWorld, spawn_writer};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -15,8 +15,8 @@ use super::sealed::Sealed;
 use crate::market::Nanos;
 use crate::store::{At, Record, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
 use crate::tape::{
-    CodecError, FollowerEffect, Frame, GapRow, Mark, Now, RETIRED_KEY, ReadId, Region, RetiredList, SHARDS,
-    ScannedTape, TapeRow, View, WaitToken, parse_shard_key, parse_tape_key,
+    CodecError, Delivery, FollowerEffect, Frame, GapRow, Mark, Now, RETIRED_KEY, ReadId, Region, RetiredList,
+    SHARDS, ScannedTape, TapeRow, View, WaitToken, parse_shard_key, parse_tape_key,
 };
 
 /// Rows of one page of a scan of records.
@@ -33,7 +33,11 @@ pub struct SharedView {
     now: NowFn,
     changed: watch::Sender<u64>,
     poke: Notify,
+    listener: OnceLock<Listener>,
 }
+
+/// Takes what is delivered live, in order.
+pub type Listener = Box<dyn Fn(&[Delivery]) + Send + Sync>;
 
 impl SharedView {
     /// Reads.
@@ -53,13 +57,22 @@ impl SharedView {
         let (answer, moved) = {
             let mut view = self.view.write();
             let answer = change(&mut view, now);
-            // Live streams are fed from here once there are any; until then nobody waits for them.
-            (answer, !view.take_delivered().is_empty())
+            let delivered = view.take_delivered();
+            // Before anyone else sees the Position: what it covers has been heard of.
+            if let Some(listener) = self.listener.get().filter(|_| !delivered.is_empty()) {
+                listener(&delivered);
+            }
+            (answer, !delivered.is_empty())
         };
         if moved {
             self.changed.send_modify(|count| *count += 1);
         }
         answer
+    }
+
+    /// Sets who takes what is delivered from now on; the first stays.
+    pub fn listen(&self, listener: Listener) {
+        let _ = self.listener.set(listener);
     }
 
     /// Waits until the view covers all that the token names; answers whether it does.
@@ -216,8 +229,13 @@ pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<(Arc<SharedV
     }
     view.boot(lists, marks, (world.now)());
     let (changed, _) = watch::channel(0);
-    let shared =
-        SharedView { view: RwLock::new(view), now: Arc::clone(&world.now), changed, poke: Notify::new() };
+    let shared = SharedView {
+        view: RwLock::new(view),
+        now: Arc::clone(&world.now),
+        changed,
+        poke: Notify::new(),
+        listener: OnceLock::new(),
+    };
     Ok((Arc::new(shared), counts))
 }
 
