@@ -95,7 +95,7 @@ impl Audit {
             target: target.to_owned(),
             detail,
         };
-        tracing::info!(action, target, who = by.who, from = by.from, "audit");
+        tracing::info!(action, of = target, who = by.who, from = by.from, "audit");
         let body = serde_json::to_vec(&entry).map_err(|error| AccessError::Damaged(error.to_string()))?;
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         // The boot's random number keeps entries of two nodes in one nanosecond apart.

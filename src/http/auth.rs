@@ -66,7 +66,7 @@ pub(super) fn unauthorized(path: &str) -> ApiError {
     }
     ApiError::new(
         StatusCode::UNAUTHORIZED,
-        "a key is needed: APCA-API-KEY-ID and APCA-API-SECRET-KEY, or Authorization: Basic or Bearer",
+        "a valid key is needed, and none or a wrong one was shown: APCA-API-KEY-ID and APCA-API-SECRET-KEY, or Authorization: Basic or Bearer",
     )
     .with("reason", "key")
     .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tapeline\""))

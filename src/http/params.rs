@@ -165,7 +165,7 @@ pub(super) fn symbol(text: &str) -> Result<Symbol, ApiError> {
         ApiError::bad_request(format!("invalid symbol: {}", beginning(text)))
             .with("field", "symbols")
             .with("value", beginning(text))
-            .with("expected", error.to_string())
+            .with("expected", error.to_string().trim_start_matches("is not a symbol: "))
     })
 }
 

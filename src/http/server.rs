@@ -238,6 +238,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_refusal_before_the_body_was_read_reaches_its_sender() {
+        let (address, _, _) = server(&[]);
+        let body = vec![b'x'; 8 << 20];
+        for _ in 0..10 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // A client that sends all of it before it looks for an answer.
+            stream.write_all(&body).await.unwrap();
+            assert!(exchange(&mut stream, "").await.starts_with("HTTP/1.1 405"));
+        }
+    }
+
+    #[tokio::test]
     async fn senders_of_slow_headers_are_closed() {
         let (address, _, _) = server(&["http.first_request_ms=100", "http.header_read_ms=100"]);
         for sent in ["", "GET / HTTP/1.1\r\nhost: x\r\n"] {

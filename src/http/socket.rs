@@ -1,4 +1,8 @@
 //! A connection's socket: it holds the connection's place, and closes it when nothing moves.
+//!
+//! A request that is refused before its body was read leaves the body on its way. Closed at once,
+//! the socket would answer these bytes with a reset, which takes the answer from its reader: so the
+//! rest is read and discarded for a while first.
 
 use std::io;
 use std::pin::Pin;
@@ -25,6 +29,14 @@ pub(super) struct Patience {
     pub(super) idle: Duration,
 }
 
+/// How long what still comes is discarded when a connection ends, how much of it, and how soon the
+/// end is taken for one where nothing comes.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 64 << 20;
+const LINGER_QUIET: Duration = Duration::from_millis(250);
+/// What is discarded at once.
+const DISCARD_BYTES: usize = 16 << 10;
+
 /// A connection that holds its place until it is dropped.
 pub(super) struct LimitedStream {
     stream: TcpStream,
@@ -35,8 +47,16 @@ pub(super) struct LimitedStream {
     timer: Pin<Box<Sleep>>,
     /// What goes out instead of an answer that the protocol layer made by itself.
     instead: Option<Bytes>,
+    linger: Option<Linger>,
     metrics: Arc<Metrics>,
     _place: Place,
+}
+
+/// The end of a connection: nothing more is sent, what comes is discarded.
+struct Linger {
+    until: Instant,
+    left: usize,
+    buffer: Vec<u8>,
 }
 
 impl LimitedStream {
@@ -48,6 +68,7 @@ impl LimitedStream {
             blocked_since: None,
             timer: Box::pin(tokio::time::sleep(patience.stall)),
             instead: None,
+            linger: None,
             metrics,
             _place: place,
         }
@@ -98,6 +119,29 @@ impl LimitedStream {
         };
         self.metrics.http_connections_closed.with_label_values(&[reason]).inc();
         io::Error::new(io::ErrorKind::TimedOut, why)
+    }
+
+    /// Ready when the peer has ended too, or has been waited for long enough.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(linger) = &mut self.linger else { return Poll::Ready(Ok(())) };
+        loop {
+            let mut into = ReadBuf::new(&mut linger.buffer);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut into) {
+                Poll::Ready(Ok(())) if !into.filled().is_empty() => {
+                    linger.left = linger.left.saturating_sub(into.filled().len());
+                    if linger.left == 0 || Instant::now() >= linger.until {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.timer.as_mut().reset(linger.until.min(Instant::now() + LINGER_QUIET));
+                }
+                // It has ended, or failed: there is nobody left to tell.
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    ready!(self.timer.as_mut().poll(cx));
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
     }
 
     /// Writes what stands for an answer of `length` bytes, which counts as written at the end.
@@ -152,7 +196,13 @@ impl AsyncWrite for LimitedStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let until = Instant::now() + LINGER;
+            self.linger = Some(Linger { until, left: LINGER_BYTES, buffer: vec![0; DISCARD_BYTES] });
+            self.timer.as_mut().reset(Instant::now() + LINGER_QUIET);
+        }
+        self.poll_discard(cx)
     }
 
     fn poll_write_vectored(

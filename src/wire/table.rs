@@ -35,7 +35,7 @@ impl Slot {
             Self::Time => "an RFC 3339 time such as 2024-01-03T14:30:00.123456789Z",
             Self::Tape => "one of A, B, C, N, O",
             Self::Exchange(_) | Self::Indicator => "one printable ASCII character",
-            Self::Price(_) => "a number with at most nine decimals, within ±9223372036.854775807",
+            Self::Price(_) => "a number rounded to at most nine decimals, within ±9223372036.854775807",
             Self::Vwap => "a number within ±9223372036.854775807",
             Self::Size(_) => "a whole number of shares from 0 to 4294967295",
             Self::Number(_) => "a whole number from 0 to 9223372036854775807",

@@ -144,7 +144,7 @@ async fn every_failure_is_the_one_envelope() {
         ("GET", "/number/x", 400, "Cannot parse"),
         ("GET", "/plain", 418, "short and stout"),
         ("GET", "/panic", 500, "internal error; the log of the node has the details"),
-        ("GET", "/v1/read", 401, "a key is needed"),
+        ("GET", "/v1/read", 401, "a valid key is needed"),
         ("GET", "/v2/read", 403, "forbidden."),
     ];
     for (method, path, status, message) in cases {

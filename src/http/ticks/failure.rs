@@ -64,7 +64,9 @@ impl From<Failure> for ApiError {
             Failure::Inflate(error @ InflateError::Broken(_)) => {
                 Self::bad_request(error.to_string()).with("reason", "unreadable")
             }
-            Failure::Inflate(error) => Self::too_large(error.to_string()),
+            Failure::Inflate(error) => {
+                Self::too_large(error.to_string()).with("reason", "decompressed_bytes")
+            }
             Failure::Take(error) => taking(error),
         }
     }
@@ -91,8 +93,11 @@ fn taking(error: TakeError) -> ApiError {
             let error = ApiError::bad_request(message).with("reason", "unreadable").with("byte", byte);
             line.map_or(error.clone(), |line| error.with("line", line))
         }
-        TakeError::Body(BodyError::TickTooLong { .. } | BodyError::TooManyTicks { .. }) => {
-            ApiError::too_large(message)
+        TakeError::Body(BodyError::TickTooLong { .. }) => {
+            ApiError::too_large(message).with("reason", "tick_bytes")
+        }
+        TakeError::Body(BodyError::TooManyTicks { .. }) => {
+            ApiError::too_large(message).with("reason", "ticks_max")
         }
         TakeError::Full(_) => ApiError::unavailable("overloaded", message, 1),
         TakeError::KeyReused => {
@@ -111,7 +116,7 @@ fn taking(error: TakeError) -> ApiError {
         ),
         TakeError::Append(AppendError::Refused(refusal)) => match refusal {
             TapeRefusal::Full { .. } => ApiError::unavailable("overloaded", message, 1),
-            TapeRefusal::TooLarge { .. } => ApiError::too_large(message),
+            TapeRefusal::TooLarge { .. } => ApiError::too_large(message).with("reason", "frame_bytes"),
             TapeRefusal::Stopped(_) => ApiError::unavailable("disk", message, 5),
             TapeRefusal::Draining => ApiError::unavailable("draining", message, 1),
         },
