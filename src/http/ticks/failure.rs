@@ -64,6 +64,9 @@ impl From<Failure> for ApiError {
             Failure::Inflate(error @ InflateError::Broken(_)) => {
                 Self::bad_request(error.to_string()).with("reason", "unreadable")
             }
+            Failure::Inflate(error @ InflateError::Sent(_)) => {
+                Self::too_large(error.to_string()).with("reason", "body_bytes")
+            }
             Failure::Inflate(error) => {
                 Self::too_large(error.to_string()).with("reason", "decompressed_bytes")
             }

@@ -268,7 +268,12 @@ async fn a_question_is_answered_with_what_a_request_would_be() {
     for (tape, uri, body, expected) in [
         (MemoryTape::default(), "/?validate=true", &bad, json!({"status": 200})),
         (MemoryTape::default(), "/?validate=true&atomic=true", &bad, refused),
-        (MemoryTape::default(), "/?validate=true&atomic=true", &many, json!({"status": 413})),
+        (
+            MemoryTape::default(),
+            "/?validate=true&atomic=true",
+            &many,
+            json!({"status": 413, "reason": "frame_bytes"}),
+        ),
         (reused(), "/?validate=true", &bad, other_body),
     ] {
         let answer = post_to(tape, (uri, &[LINES]), body.as_bytes()).await.unwrap();
@@ -310,21 +315,33 @@ async fn what_cannot_be_read_or_is_too_large() {
         (&[JSON], b"{}", 400, "unreadable", json!({"byte": 0})),
         (&[JSON], b"[\"\xff\"]", 400, "unreadable", json!({"byte": 2})),
         (zstd, b"not zstd", 400, "unreadable", json!({})),
-        (zstd, &bomb, 413, "", json!({"message": "the body grows to more than 60 times its size as sent"})),
+        (
+            zstd,
+            &bomb,
+            413,
+            "decompressed_bytes",
+            json!({"message": "the body grows to more than 60 times its size as sent"}),
+        ),
         (
             &[JSON],
             &[b"[", many.as_bytes()].concat(),
             413,
-            "",
+            "ticks_max",
             json!({"message": "the body holds more than 100 ticks"}),
         ),
-        (&[JSON], long_tick.as_bytes(), 413, "", json!({"message": "tick 0 is longer than 1024 bytes"})),
-        (&[LINES], large.as_bytes(), 413, "", json!({})),
+        (
+            &[JSON],
+            long_tick.as_bytes(),
+            413,
+            "tick_bytes",
+            json!({"message": "tick 0 is longer than 1024 bytes"}),
+        ),
+        (&[LINES], large.as_bytes(), 413, "tick_bytes", json!({})),
         (
             &[LINES, ("content-length", "4097")],
             b"",
             413,
-            "",
+            "body_bytes",
             json!({"message": "the body is larger than 4096 bytes"}),
         ),
     ];
@@ -358,7 +375,7 @@ async fn what_the_tape_says() {
         (refused(TapeRefusal::Full { queued: 2, max: 1 }), 503, "overloaded", Some("1")),
         (refused(TapeRefusal::Stopped("the disk /data is full".to_owned())), 503, "disk", Some("5")),
         (refused(TapeRefusal::Draining), 503, "draining", Some("1")),
-        (refused(TapeRefusal::TooLarge { bytes: 300_000, max: 262_144 }), 413, "", None),
+        (refused(TapeRefusal::TooLarge { bytes: 300_000, max: 262_144 }), 413, "frame_bytes", None),
     ];
     for (tape, status, reason, retry) in cases {
         let (given, after, body) = post_to(tape, ("/", &[LINES]), line("1").as_bytes()).await.unwrap_err();
