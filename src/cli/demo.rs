@@ -38,7 +38,7 @@ const MARK_TEXT: &str = "tapeline demo made this folder: the ticks in it are inv
 pub(super) async fn run(args: DemoArgs) -> Result<(), CliError> {
     let stop = Stop::listen()?;
     let config = configured(args.node.load_for("demo", DEFAULTS)?)?;
-    claim(&config.node.data)?;
+    let is_new = claim(&config.node.data)?;
     let of = PairAccount::Demo;
     let Some(running) = Running::start(Arc::clone(&config), of, args.ready_file, stop).await? else {
         return Ok(());
@@ -49,7 +49,10 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), CliError> {
     let symbols: Vec<Symbol> = past.ticks.symbols().take(2).collect();
     let greeting = greeting(&running, &config, &symbols);
     let market = async move {
-        past.post_until(&intake, now, true, PAST_BATCH).await;
+        // Only once: a past made again would lie over the ticks that are there.
+        if is_new {
+            past.post_until(&intake, now, true, PAST_BATCH).await;
+        }
         print(&greeting)?;
         Market::new(&config, clock(), config.demo.ticks_per_second).run(intake, clock).await
     };
@@ -57,11 +60,11 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), CliError> {
 }
 
 /// Marks a data folder as the demo's. Invented ticks must not come among real ones: a store that
-/// the demo has not made is left alone.
-fn claim(data: &Path) -> Result<(), CliError> {
+/// the demo has not made is left alone. Answers whether the folder is new.
+fn claim(data: &Path) -> Result<bool, CliError> {
     let mark = data.join(MARK);
     if mark.exists() {
-        return Ok(());
+        return Ok(false);
     }
     if data.join("store").exists() {
         let message = format!("{} holds the ticks of a node that is no demo", data.display());
@@ -69,7 +72,8 @@ fn claim(data: &Path) -> Result<(), CliError> {
             .next("name another folder with --data; without it the demo's is ./tapeline-demo"));
     }
     let marked = std::fs::create_dir_all(data).and_then(|()| std::fs::write(&mark, MARK_TEXT));
-    marked.map_err(|error| CliError::failed(format!("the data folder {}: {error}", data.display())))
+    let failed = |error| CliError::failed(format!("the data folder {}: {error}", data.display()));
+    marked.map(|()| true).map_err(failed)
 }
 
 fn greeting(running: &Running, config: &Config, symbols: &[Symbol]) -> String {

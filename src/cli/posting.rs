@@ -375,7 +375,7 @@ impl Tally {
         let rate = super::progress::rate(*entries, took, unit);
         let mut text = format!("{verb} {entries} {unit} in {} ms ({rate})\n", took.as_millis());
         text.push_str(&format!(
-            "accepted {accepted}; what the node had already is accepted and adds nothing\n"
+            "accepted {accepted}, of which those that the node had already add nothing\n"
         ));
         text.push_str(&format!("refused {refused}\n"));
         for line in &self.shown {
@@ -558,7 +558,7 @@ mod tests {
         let partly = tally.finish("imported", took, &mut out).unwrap_err().to_string();
         assert_eq!(partly, "25 of 30 records were refused");
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("imported 30 records in 2000 ms (15 records/s)\naccepted 5;"), "{text}");
+        assert!(text.starts_with("imported 30 records in 2000 ms (15 records/s)\naccepted 5,"), "{text}");
         assert!(text.contains("  record 20: is empty\n  and 5 more; all are in "), "{text}");
         assert_eq!(std::fs::read_to_string(&list).unwrap().lines().count(), 25);
 

@@ -21,7 +21,7 @@ const TOGETHER: Duration = Duration::from_millis(20);
 ///
 /// Each tick keeps its recorded time and is posted, in the order of the file, when as much time
 /// has passed since the first as in the recording. A line whose time is before that of the line
-/// in front of it goes with that one. Streams, latest values and history get the ticks; a file
+/// in front of it goes with that one. Latest values and history get the ticks; a file
 /// that was imported or replayed before adds nothing to history.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]

@@ -65,7 +65,7 @@ pub enum StartError {
     #[error("{what}: {source}")]
     Io {
         /// What was tried.
-        what: &'static str,
+        what: String,
         /// Why it failed.
         source: std::io::Error,
     },
@@ -91,14 +91,15 @@ impl Listeners {
     /// # Errors
     /// [`StartError::Io`]
     pub fn bind(config: &Config) -> Result<Self, StartError> {
-        let bind = |what, address| {
-            let listener = TcpListener::bind(address).map_err(|source| StartError::Io { what, source })?;
-            listener.set_nonblocking(true).map_err(|source| StartError::Io { what, source })?;
+        let bind = |key: &str, address: SocketAddr| {
+            let failed = |source| StartError::Io { what: format!("{key} = {address}"), source };
+            let listener = TcpListener::bind(address).map_err(failed)?;
+            listener.set_nonblocking(true).map_err(failed)?;
             Ok::<_, StartError>(listener)
         };
         Ok(Self {
-            http: bind("the address of http.listen", config.http.listen)?,
-            admin: bind("the address of http.admin_listen", config.http.admin_listen)?,
+            http: bind("http.listen", config.http.listen)?,
+            admin: bind("http.admin_listen", config.http.admin_listen)?,
         })
     }
 }
@@ -330,7 +331,9 @@ fn tell(report: &OpenReport) {
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|source| StartError::Io { what: "the address of a listener", source })
+    listener
+        .local_addr()
+        .map_err(|source| StartError::Io { what: "the address of a listener".to_owned(), source })
 }
 
 fn intake_config(config: &Config) -> IntakeConfig {

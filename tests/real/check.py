@@ -238,7 +238,7 @@ def check_dbn(data, facts, folder):
             kept = fact.get("schema") in DBN_SCHEMAS
             said = imported(node, file, 0 if kept else 1)
             if kept:
-                same(f"records of {fact['file']}", f"accepted {fact['records']};" in said, True)
+                same(f"records of {fact['file']}", f"accepted {fact['records']}," in said, True)
             else:
                 same(f"{fact['file']} is refused by name", fact.get("schema", "neither NDJSON") in said, True)
         for fact in facts["dbn"]:
