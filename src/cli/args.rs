@@ -34,7 +34,7 @@ impl NodeArgs {
     /// # Errors
     /// [`ConfigError`]
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        self.layers().load()
+        self.load_for("serve", &[])
     }
 
     /// The same, with defaults of a subcommand's own below all of them.
@@ -46,6 +46,11 @@ impl NodeArgs {
         subcommand: &'static str,
         defaults: &'static [(&'static str, &'static str)],
     ) -> Result<Loaded, ConfigError> {
+        let mut defaults = defaults.to_vec();
+        // Who lets the system choose the port wants a node beside others: it chooses both.
+        if self.listen.as_ref().is_some_and(|listen| listen.ends_with(":0")) {
+            defaults.push(("http.admin_listen", "127.0.0.1:0"));
+        }
         Layers { subcommand: Some((subcommand, defaults)), ..self.layers() }.load()
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::client::{Connection, RETRY_S_DEFAULT};
-use super::files::{Entry, FILES_HELP, FileArgs};
+use super::files::{Entry, FILES_HELP, FileArgs, TickFile};
 use super::posting::{Batch, PostError, Poster, Tally, batches, open};
 use super::progress::Progress;
 use super::{CliError, ClientArgs, Use};
@@ -103,13 +103,16 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), CliError> {
 
 async fn replay(args: ReplayArgs, connection: Connection, out: &mut dyn Write) -> Result<(), PostError> {
     let file = open(args.file).await?;
+    let depth_max = ReadLimits::default().depth_max;
+    let mut schedule = Schedule::new(args.speed, args.pause_max_s);
+    let (entries, length) = extent(&file, schedule.clone(), depth_max).await?;
+    let steps = if length >= TIMED { Steps::Time } else { Steps::Entries };
     let mut replay = Replay {
         poster: Poster::new(connection, &file, false),
         tally: Tally::new(file.unit(), args.refused.as_deref())?,
-        progress: Progress::new("replaying", file.unit(), Some(file.bytes())),
+        progress: Progress::new("replaying", file.unit(), Some(steps.of(entries, length))),
+        steps,
     };
-    let mut schedule = Schedule::new(args.speed, args.pause_max_s);
-    let depth_max = ReadLimits::default().depth_max;
     let begun = Instant::now();
     // Lines that wait, and when the first of them is due.
     let (mut waiting, mut waiting_due) = (Batch::default(), Duration::ZERO);
@@ -121,7 +124,7 @@ async fn replay(args: ReplayArgs, connection: Connection, out: &mut dyn Write) -
             // What is overdue, because the node was slow, goes in larger pieces.
             let together = begun.elapsed().max(waiting_due + TOGETHER);
             if waiting.is_full() || (!waiting.is_empty() && due > together) {
-                replay.post(std::mem::take(&mut waiting), begun + waiting_due).await?;
+                replay.post(std::mem::take(&mut waiting), begun, waiting_due).await?;
             }
             if waiting.is_empty() {
                 waiting_due = due;
@@ -130,24 +133,61 @@ async fn replay(args: ReplayArgs, connection: Connection, out: &mut dyn Write) -
         }
     }
     if !waiting.is_empty() {
-        replay.post(waiting, begun + waiting_due).await?;
+        replay.post(waiting, begun, waiting_due).await?;
     }
     replay.tally.finish("replayed", replay.progress.finish(), out)
+}
+
+/// How many entries a file has, and how long its replay takes at this speed.
+async fn extent(
+    file: &TickFile,
+    mut schedule: Schedule,
+    depth_max: usize,
+) -> Result<(u64, Duration), PostError> {
+    let (mut entries, mut length) = (0, Duration::ZERO);
+    let mut read = batches(file.entries()?);
+    while let Some(batch) = read.recv().await {
+        for entry in batch?.into_entries() {
+            entries += 1;
+            length = time_of(&entry, depth_max).map_or(length, |time| schedule.due(time));
+        }
+    }
+    Ok((entries, length))
+}
+
+/// What the progress of a replay is measured in: time, unless it takes next to none.
+#[derive(Clone, Copy, Debug)]
+enum Steps {
+    Time,
+    Entries,
+}
+
+/// A replay that takes less is measured in entries.
+const TIMED: Duration = Duration::from_secs(5);
+
+impl Steps {
+    fn of(self, entries: u64, due: Duration) -> u64 {
+        match self {
+            Self::Time => u64::try_from(due.as_millis()).unwrap_or(u64::MAX),
+            Self::Entries => entries,
+        }
+    }
 }
 
 struct Replay {
     poster: Poster,
     tally: Tally,
     progress: Progress,
+    steps: Steps,
 }
 
 impl Replay {
     /// Posts lines when they are due, one batch after the other, so that they stay in order.
-    async fn post(&mut self, batch: Batch, due: Instant) -> Result<(), PostError> {
-        tokio::time::sleep_until(due).await;
+    async fn post(&mut self, batch: Batch, begun: Instant, due: Duration) -> Result<(), PostError> {
+        tokio::time::sleep_until(begun + due).await;
         let outcome = self.poster.post(&batch, |why| self.progress.waiting(why)).await?;
         self.tally.add(&outcome)?;
-        self.progress.set(self.tally.entries, self.tally.bytes_read);
+        self.progress.set(self.tally.entries, self.steps.of(self.tally.entries, due));
         Ok(())
     }
 }

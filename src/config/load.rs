@@ -99,7 +99,7 @@ pub enum ConfigError {
 #[derive(Clone, Default)]
 pub struct Layers {
     /// Defaults of a subcommand's own: its name, and (key, value).
-    pub subcommand: Option<(&'static str, &'static [(&'static str, &'static str)])>,
+    pub subcommand: Option<(&'static str, Vec<(&'static str, &'static str)>)>,
     /// A TOML file.
     pub file: Option<PathBuf>,
     /// Variables `TAPELINE__SECTION__KEY` (see [`super::environment`]).
@@ -145,7 +145,7 @@ impl Layers {
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         let mut effective = Effective { values: BTreeMap::new() };
         effective.lay_toml(DEFAULTS, &Source::Default, Path::new("config.default.toml"))?;
-        if let Some((name, defaults)) = self.subcommand {
+        if let Some((name, defaults)) = &self.subcommand {
             for (key, value) in defaults {
                 effective.lay_text(key, value, Source::Subcommand(name))?;
             }
@@ -423,7 +423,7 @@ mod tests {
             ],
             sets: vec!["http.connections_max=7_000".to_owned(), "http.headers_max = 42".to_owned()],
             flags: vec![("--headers".to_owned(), "http.headers_max".to_owned(), "43".to_owned())],
-            subcommand: Some(("demo", &[("http.request_ms", "62000"), ("http.first_request_ms", "9000")])),
+            subcommand: Some(("demo", vec![("http.request_ms", "62000"), ("http.first_request_ms", "9000")])),
         };
         let Loaded { config, effective } = layers.load().unwrap();
         let http = &config.http;

@@ -136,3 +136,23 @@ async fn a_node_keeps_its_region() {
     let problem = other.try_start().await.expect_err("it was east");
     assert!(problem.contains("node.region") && problem.contains("east"), "{problem}");
 }
+
+/// Scripts need not guess: with port 0 a node starts beside any other.
+#[tokio::test]
+async fn port_0_is_for_both_doors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut nodes = Vec::new();
+    for name in ["one", "two"] {
+        let ready = folder.path().join(format!("{name}.json"));
+        let mut command = tapeline("serve");
+        command.args(["--listen", "127.0.0.1:0", "--ready-file"]).arg(&ready);
+        command.arg("--data").arg(folder.path().join(name)).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("the binary starts");
+        exists_at_last(&ready).await;
+        nodes.push(child);
+    }
+    for mut child in nodes {
+        signal(&child);
+        assert_eq!(child.wait().await.expect("it ends").code(), Some(0));
+    }
+}
