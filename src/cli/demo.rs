@@ -34,11 +34,14 @@ const DEFAULTS: &[(&str, &str)] = &[("node.data", "tapeline-demo"), ("telemetry.
 const MARK: &str = "DEMO";
 const MARK_TEXT: &str = "tapeline demo made this folder: the ticks in it are invented.\n";
 
+/// The file that says that the past was begun: another one would lie over the ticks that are there.
+const PAST_MARK: &str = "DEMO-PAST";
+
 /// Runs `tapeline demo`.
 pub(super) async fn run(args: DemoArgs) -> Result<(), CliError> {
     let stop = Stop::listen()?;
     let config = configured(args.node.load_for("demo", DEFAULTS)?)?;
-    let is_new = claim(&config.node.data)?;
+    claim(&config.node.data)?;
     let of = PairAccount::Demo;
     let Some(running) = Running::start(Arc::clone(&config), of, args.ready_file, stop).await? else {
         return Ok(());
@@ -49,8 +52,7 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), CliError> {
     let symbols: Vec<Symbol> = past.ticks.symbols().take(2).collect();
     let greeting = greeting(&running, &config, &symbols);
     let market = async move {
-        // Only once: a past made again would lie over the ticks that are there.
-        if is_new {
+        if begins_past(&config.node.data)? {
             past.post_until(&intake, now, true, PAST_BATCH).await;
         }
         print(&greeting)?;
@@ -60,11 +62,11 @@ pub(super) async fn run(args: DemoArgs) -> Result<(), CliError> {
 }
 
 /// Marks a data folder as the demo's. Invented ticks must not come among real ones: a store that
-/// the demo has not made is left alone. Answers whether the folder is new.
-fn claim(data: &Path) -> Result<bool, CliError> {
+/// the demo has not made is left alone.
+fn claim(data: &Path) -> Result<(), CliError> {
     let mark = data.join(MARK);
     if mark.exists() {
-        return Ok(false);
+        return Ok(());
     }
     if data.join("store").exists() {
         let message = format!("{} holds the ticks of a node that is no demo", data.display());
@@ -72,8 +74,22 @@ fn claim(data: &Path) -> Result<bool, CliError> {
             .next("name another folder with --data; without it the demo's is ./tapeline-demo"));
     }
     let marked = std::fs::create_dir_all(data).and_then(|()| std::fs::write(&mark, MARK_TEXT));
-    let failed = |error| CliError::failed(format!("the data folder {}: {error}", data.display()));
-    marked.map(|()| true).map_err(failed)
+    marked.map_err(|error| unwritable(data, &error))
+}
+
+/// Whether the past is still to be made, and from now on it is not: a start that got no further
+/// than its ports leaves it to the next one, one that was cut short leaves a shorter past.
+fn begins_past(data: &Path) -> Result<bool, CliError> {
+    let made = std::fs::File::options().write(true).create_new(true).open(data.join(PAST_MARK));
+    match made {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(unwritable(data, &error)),
+    }
+}
+
+fn unwritable(data: &Path, error: &std::io::Error) -> CliError {
+    CliError::failed(format!("the data folder {}: {error}", data.display()))
 }
 
 fn greeting(running: &Running, config: &Config, symbols: &[Symbol]) -> String {
@@ -231,5 +247,14 @@ mod tests {
         let error = claim(&theirs).unwrap_err().to_string();
         assert!(error.contains("theirs") && error.contains("--data"), "{error}");
         assert!(!theirs.join(MARK).exists());
+    }
+
+    #[test]
+    fn the_past_is_made_once_and_not_lost_to_a_start_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        claim(folder.path()).unwrap();
+        claim(folder.path()).unwrap();
+        assert!(begins_past(folder.path()).unwrap(), "no start has come so far");
+        assert!(!begins_past(folder.path()).unwrap());
     }
 }
