@@ -21,6 +21,8 @@ pub(super) enum Rule {
     Folder,
     /// One of these texts.
     OneOf(&'static [&'static str]),
+    /// A list of lower-case words.
+    Words,
     /// Directives of the log filter.
     LogFilter,
     /// 32 bytes as base64url, or nothing.
@@ -98,6 +100,21 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("history.reads_max", Rule::Number(1, 65_536)),
     ("history.read_wait_ms", Rule::Number(0, 60_000)),
     ("live.latest_symbols_max", Rule::Number(0, MANY)),
+    ("live.feeds", Rule::Words),
+    ("live.auth_ms", Rule::Number(100, HOUR_MS)),
+    ("live.message_bytes_max", Rule::Number(4 * KIB, 64 * MIB)),
+    ("live.batch_bytes_max", Rule::Number(64 * KIB, 64 * MIB)),
+    ("live.symbols_per_connection_max", Rule::Number(1, MANY)),
+    ("live.streams_per_key_max", Rule::Number(0, MANY)),
+    ("live.outbox_bytes_max", Rule::Number(64 * KIB, GIB)),
+    ("live.stall_ms", Rule::Number(100, HOUR_MS)),
+    ("live.heartbeat_ms", Rule::Number(100, HOUR_MS)),
+    ("live.backlog_bytes_max", Rule::Number(MIB, 64 * GIB)),
+    ("live.resume_minutes", Rule::Number(0, 1_440)),
+    ("live.scans_max", Rule::Number(1, 1_000)),
+    ("live.scan_cache_bytes_max", Rule::Number(MIB, 64 * GIB)),
+    ("live.replay_requests_bytes_max", Rule::Number(KIB, 16 * GIB)),
+    ("live.move_ms", Rule::Number(0, 60_000)),
     ("access.requests_per_minute", Rule::Number(1, MANY)),
     ("access.requests_burst", Rule::Number(1, MANY)),
     ("access.refresh_ms", Rule::Number(100, HOUR_MS)),
@@ -123,6 +140,10 @@ impl Rule {
                 Ok(number) => Value::Integer(number),
                 Err(_) => Value::String(text.to_owned()),
             },
+            Self::Words => {
+                let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+                Value::Array(words.map(|word| Value::String(word.to_owned())).collect())
+            }
             _ => Value::String(text.to_owned()),
         }
     }
@@ -142,6 +163,12 @@ impl Rule {
             (Self::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Self::Folder, Value::String(text)) => !text.is_empty() && !text.contains('\0'),
             (Self::OneOf(texts), Value::String(text)) => texts.contains(&text.as_str()),
+            (Self::Words, Value::Array(words)) => words.iter().all(|word| {
+                word.as_str().is_some_and(|word| {
+                    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+                    !word.is_empty() && word.bytes().all(plain)
+                })
+            }),
             (Self::LogFilter, Value::String(text)) => {
                 !text.is_empty() && text.parse::<tracing_subscriber::filter::Targets>().is_ok()
             }
@@ -165,6 +192,7 @@ impl Rule {
                 let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
                 quoted.join(" or ")
             }
+            Self::Words => "a list of lower-case words such as [\"sip\", \"iex\"], or a,b".to_owned(),
             Self::LogFilter => "a level (error, warn, info, debug, trace) or directives such as \
                  \"info,tapeline::http=debug\""
                 .to_owned(),

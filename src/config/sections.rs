@@ -181,6 +181,36 @@ impl Store {
 pub struct Live {
     /// Symbols whose latest trade and quote are in memory.
     pub latest_symbols_max: usize,
+    /// Feeds of the stream.
+    pub feeds: Vec<String>,
+    /// A client must have shown a key by then.
+    pub auth_ms: u64,
+    /// A message of a client.
+    pub message_bytes_max: usize,
+    /// Ticks in a message to a client.
+    pub batch_bytes_max: usize,
+    /// Symbols of one connection.
+    pub symbols_per_connection_max: usize,
+    /// Connections of one key; 0: no limit.
+    pub streams_per_key_max: usize,
+    /// What waits for one client.
+    pub outbox_bytes_max: usize,
+    /// How long a client may take nothing.
+    pub stall_ms: u64,
+    /// How often there is a heartbeat.
+    pub heartbeat_ms: u64,
+    /// Deliveries that are not handed out yet.
+    pub backlog_bytes_max: usize,
+    /// How far back a client may resume.
+    pub resume_minutes: u64,
+    /// Reads of tapes at once.
+    pub scans_max: usize,
+    /// Frames that they have read.
+    pub scan_cache_bytes_max: usize,
+    /// Which requests one replay has given.
+    pub replay_requests_bytes_max: usize,
+    /// Over which time clients are told to come back, at a stop.
+    pub move_ms: u64,
 }
 
 /// Keeper and reader.

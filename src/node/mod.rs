@@ -11,6 +11,7 @@
 mod admin;
 mod bootstrap;
 mod clock;
+mod live;
 pub mod storage;
 mod tape;
 mod watch;
@@ -29,9 +30,8 @@ use crate::access::{AccessError, Audit, Keys};
 use crate::config::Config;
 use crate::history::tasks::KeeperHandle;
 use crate::history::{ReadLimits, Reader};
-use crate::http::{self, App, Gate, GateParts};
+use crate::http::{self, App, Gate, GateParts, Streams};
 use crate::ingest::{Intake, IntakeConfig};
-use crate::live::Newest;
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, StoreError};
 use crate::tape::Region;
@@ -46,6 +46,8 @@ pub use bootstrap::{PairAccount, key_pair};
 
 /// The parts that report their health.
 const PARTS: [&str; 3] = ["view", "writer", "disk"];
+/// At a stop streams are ended in so many steps.
+const MOVE_STEPS: u32 = 30;
 /// How long running requests of the admin door may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_millis(100);
 
@@ -115,6 +117,7 @@ pub struct Node {
     writer: WriterHandle,
     keeper: KeeperHandle,
     view: Arc<SharedView>,
+    streams: Arc<Streams>,
     now: NowFn,
     embedded: Arc<EmbeddedStore>,
     stop: CancellationToken,
@@ -152,38 +155,37 @@ impl Node {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
         let gate = gate(&config, &storage, &clocks, metrics, health).await?;
-        let reader = Reader::new(
-            Arc::clone(&storage.store) as _,
-            Arc::clone(&storage.store) as _,
-            Arc::clone(&storage.keyring),
-            Arc::clone(&tape.view) as _,
-            region,
-            ReadLimits::of(&config.history),
-        );
+        let reader = Arc::new(reader(&config, &storage, &tape.view, region));
         let door = Arc::new(tape::TapeDoor {
             writer: tape.writer.clone(),
             view: Arc::clone(&tape.view),
             frame_bytes_max: config.tape.frame_bytes_max,
         });
         let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
-        let reader = Arc::new(reader);
-        let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
-        let listener = Arc::clone(&newest);
-        tape.view.listen(Box::new(move |delivered| listener.deliver(delivered)));
-        let app = Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader, newest });
+        let ground = live::Ground {
+            storage: &storage,
+            view: &tape.view,
+            reader: &reader,
+            clocks: &clocks,
+            metrics: &gate.metrics,
+        };
+        let live::LiveParts { newest, streams } = live::start(&config.live, &ground, &stop, &tasks);
+        let streams = Arc::new(streams);
+        let app = Arc::new(App {
+            gate: Arc::clone(&gate),
+            intake: Arc::clone(&intake),
+            reader,
+            newest,
+            streams: Arc::clone(&streams),
+        });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());
         let routers = [http::router(app), http::admin_router(Arc::clone(&gate), of_node)];
         let listeners = [listeners.http, listeners.admin];
         for ((listener, router), handle) in listeners.into_iter().zip(routers).zip(&doors) {
-            tasks.spawn(serve(
-                listener,
-                router,
-                Arc::clone(&config),
-                Arc::clone(&gate.metrics),
-                handle.clone(),
-            ));
+            let (config, metrics) = (Arc::clone(&config), Arc::clone(&gate.metrics));
+            tasks.spawn(serve(listener, router, config, metrics, handle.clone()));
         }
         let node = Self {
             config,
@@ -195,6 +197,7 @@ impl Node {
             writer: tape.writer,
             keeper: tape.keeper,
             view: tape.view,
+            streams,
             now: clocks.now,
             embedded: storage.store,
             stop,
@@ -250,6 +253,7 @@ impl Node {
         let begun = Instant::now();
         let by = |quarters: u32| begun + limit * quarters / 4;
         self.gate.health.withdraw("node", "draining");
+        let moved = self.move_streams(limit / 8).await;
         let [http, admin] = &self.doors;
         http.graceful_shutdown(Some(limit / 4));
         // Requests that are under way are answered by the writer, so that it ends after them.
@@ -265,9 +269,39 @@ impl Node {
         self.stop.cancel();
         self.tasks.close();
         let ended = timeout_at(by(4), self.tasks.wait()).await.is_ok();
-        tracing::info!(answered, finished, kept, ended, "drained");
+        tracing::info!(moved, answered, finished, kept, ended, "drained");
         finished && kept
     }
+}
+
+impl Node {
+    /// Tells the clients of streams to come back elsewhere, one after the other; whether all have
+    /// gone.
+    async fn move_streams(&self, limit: Duration) -> bool {
+        let over = Duration::from_millis(self.config.live.move_ms).min(limit);
+        let retry_ms = || rand::random_range(0..=self.config.live.move_ms);
+        for live in [&self.streams.live, &self.streams.test] {
+            live.hub().stop();
+        }
+        let begun = Instant::now();
+        for step in 1..=MOVE_STEPS {
+            for live in [&self.streams.live, &self.streams.test] {
+                live.hub().end_some(MOVE_STEPS + 1 - step, retry_ms);
+            }
+            if self.streams.tasks.is_empty() {
+                break;
+            }
+            tokio::time::sleep_until(begun + over * step / MOVE_STEPS).await;
+        }
+        self.streams.tasks.close();
+        timeout_at(begun + limit, self.streams.tasks.wait()).await.is_ok()
+    }
+}
+
+fn reader(config: &Config, storage: &Storage, view: &Arc<SharedView>, region: Region) -> Reader {
+    let (store, records) = (Arc::clone(&storage.store) as _, Arc::clone(&storage.store) as _);
+    let (keyring, limits) = (Arc::clone(&storage.keyring), ReadLimits::of(&config.history));
+    Reader::new(store, records, keyring, Arc::clone(view) as _, region, limits)
 }
 
 /// What every request passes, with the API keys as they are stored.

@@ -7,6 +7,7 @@ use prometheus::IntCounter;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Node;
+use crate::http::Streams;
 use crate::market::Nanos;
 use crate::store::embedded::EmbeddedStore;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
@@ -26,6 +27,7 @@ impl Node {
             health: Arc::clone(&self.gate.health),
             metrics: Arc::clone(&self.gate.metrics),
             view: Arc::clone(&self.view),
+            streams: Arc::clone(&self.streams),
             writer: self.writer.clone(),
             embedded: Arc::clone(&self.embedded),
             low_space_percent: self.config.store.low_space_percent,
@@ -54,6 +56,7 @@ impl Node {
             }
         });
         let (gate, stop) = (Arc::clone(&self.gate), self.stop.clone());
+        let streams = Arc::clone(&self.streams);
         let refresh = Duration::from_millis(self.config.access.refresh_ms);
         self.tasks.spawn(async move {
             let mut ticks = every(refresh);
@@ -61,6 +64,10 @@ impl Node {
                 if let Err(error) = gate.keys.refresh().await {
                     gate.metrics.access_refresh_failures.inc();
                     tracing::warn!(%error, "the API keys could not be read again");
+                }
+                let now = (gate.clock)();
+                for live in [&streams.live, &streams.test] {
+                    live.hub().end_revoked(|key| gate.keys.is_live(key, now));
                 }
             }
         });
@@ -101,6 +108,7 @@ struct Look {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     view: Arc<SharedView>,
+    streams: Arc<Streams>,
     writer: WriterHandle,
     embedded: Arc<EmbeddedStore>,
     low_space_percent: u64,
@@ -116,11 +124,15 @@ impl Look {
 
     fn look_at_view(&self) {
         let now = (self.now)().mono;
-        let (readable, bytes, status, backlog) = self.view.read(|view| {
-            (view.readable(), view.tail().bytes(), view.follower().status(now), view.tail().backlog())
+        let (readable, bytes, status, backlog, reach) = self.view.read(|view| {
+            let (tail, follower) = (view.tail(), view.follower());
+            let reach = now.since(view.requests().reaches_back_to());
+            (view.readable(), tail.bytes(), follower.status(now), tail.backlog(), reach)
         });
         let metrics = &self.metrics;
         raise(&metrics.tape_acked_frame_missing, status.acked_frames_missing);
+        metrics.live_requests_reach_seconds.set(seconds(reach));
+        metrics.live_backlog_bytes.set(count(self.streams.live.hub().status().backlog_bytes));
         metrics.tape_tail_bytes.set(count(bytes));
         metrics.tape_held_bytes.set(count(status.held_bytes));
         metrics.tape_followed.set(count(status.tapes));
