@@ -215,6 +215,21 @@ impl Fold {
         Added::New
     }
 
+    /// Takes in the fold of other trades of the same bar: it becomes that of both. Ids that the
+    /// other remembers are not taken over.
+    pub fn merge(&mut self, other: &Self) {
+        self.volume = self.volume.saturating_add(other.volume);
+        self.trades += other.trades;
+        self.money = self.money.saturating_add(other.money);
+        self.weight = self.weight.saturating_add(other.weight);
+        self.covers += other.covers;
+        self.high = self.high.max(other.high);
+        self.low = self.low.into_iter().chain(other.low).min();
+        self.first = self.first.into_iter().chain(other.first).min();
+        self.last = self.last.max(other.last);
+        self.refold |= other.refold;
+    }
+
     /// The bar so far; `None` when it must be folded again from history.
     #[must_use]
     pub fn finish(&self) -> Option<Folded> {
@@ -555,6 +570,12 @@ mod tests {
             rows.iter().for_each(|row| { forward.add(row); });
             shuffled.iter().chain(&rows).for_each(|row| { mixed.add(row); });
             prop_assert_eq!(forward.finish(), mixed.finish());
+            let (mut whole, mut rest) = (Fold::of_history(period, begin), Fold::of_history(period, begin));
+            shuffled.iter().enumerate().for_each(|(at, row)| {
+                if at % 3 == 0 { rest.add(row) } else { whole.add(row) };
+            });
+            whole.merge(&rest);
+            prop_assert_eq!(forward.finish(), whole.finish());
             let bar = forward.finish().unwrap().bar;
             prop_assert_eq!(bar.map(|bar| (bar.open, bar.high, bar.low, bar.close)), told(period, &rows));
         }

@@ -1,8 +1,8 @@
 //! Bars: a fold of trades by a table of conditions, and larger bars from smaller ones.
 //!
-//! There is one piece of code that makes a bar, whoever asks. Served today are bars that the
-//! reader folds of history ([`Folding`]); a [`Fold::open`] takes ticks as they come, copies among
-//! them, and is held to the same bars by the simulator. [`conditions`] says, as data, what a trade may update; [`Fold`] folds the trades of one minute or one New York
+//! There is one piece of code that makes a bar, whoever asks: the reader folds history
+//! ([`Folding`]), and `live` what is delivered, copies among it ([`Fold::open`]). [`conditions`]
+//! says, as data, what a trade may update; [`Fold`] folds the trades of one minute or one New York
 //! day; [`Aggregate`] makes bars of any [`Timeframe`] from minute bars (below a day) or daily
 //! bars (a day and above).
 //!

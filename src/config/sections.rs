@@ -211,6 +211,18 @@ pub struct Live {
     pub replay_requests_bytes_max: usize,
     /// Over which time clients are told to come back, at a stop.
     pub move_ms: u64,
+    /// Memory for bars that are open.
+    pub bars_bytes_max: usize,
+    /// After its end by the wall clock a minute of today closes.
+    pub bars_mark_ms: u64,
+    /// By this much the ticks' own time must be past a minute's end to close it.
+    pub bars_slack_ms: u64,
+    /// After this silence a minute of a day that is past closes.
+    pub bars_quiet_ms: u64,
+    /// Bars being asked of history at once.
+    pub bars_asks_max: usize,
+    /// Bars that wait to be asked of history.
+    pub bars_asks_queued_max: usize,
 }
 
 /// Keeper and reader.

@@ -25,6 +25,7 @@ pub mod keeper;
 pub mod merge;
 pub mod page;
 mod reader;
+mod so_far;
 mod symbols;
 pub mod tasks;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use fill::Page;
 pub use merge::Key;
 pub use page::{Cursor, PageToken, Resume};
 pub use reader::{BarQuery, BarSpan, ReadError, ReadLimits, Reader, TickQuery};
+pub use so_far::{SoFar, SoFarQuery, TradeName};
 pub use symbols::SymbolPage;
 
 use crate::market::{Nanos, Series};

@@ -7,6 +7,7 @@
 //! | `Outbox` | what waits for one client; its bytes are shared | `live.outbox_bytes_max` a client |
 //! | [`Stream`] | one client: its replay, its place in the hub, its cursor | some 2 KB |
 //! | `Scans` | tapes read for those who resume, a few at once, shared | `live.scan_cache_bytes_max` |
+//! | [`OpenBars`] | minute and daily bars, folded as trades come and told as they close | `live.bars_bytes_max` |
 //! | [`Latest`] | the latest trade and quote of each symbol | some 400 B a symbol |
 //! | [`Newest`] | behind it history, once for all who ask | |
 //!
@@ -16,6 +17,7 @@
 //! given and nothing else; who comes back with it, to whatever node, is given the rest, or told
 //! what is lost.
 
+mod bars;
 mod channel;
 mod cursor;
 mod encode;
@@ -39,6 +41,7 @@ pub use cursor::{CURSOR_PREFIX, Cursor, CursorError};
 pub use encode::{Codec, Form, Piece, payload};
 pub use hub::{Heard, Hub, HubConfig, HubStatus, Turned};
 pub use interest::{ALL_SYMBOLS, Interest, Selection};
+pub use bars::{AskId, BarCounts, BarLimits, BarsEffect, OpenBars};
 pub use latest::{Latest, Load, Quoted, Traded};
 pub use newest::{Newest, Snapshot};
 pub use outbox::Taken;
