@@ -5,11 +5,14 @@
 //! and kept up since; what it has not read yet, or no longer knows after a correction, is read by
 //! [`Newest`], once for all who ask at that moment. Backfills do not reach the memory.
 //!
-//! Numbers: some 400 B a symbol, at most `live.latest_symbols_max` symbols; those beyond are read
+//! [`Newest::newest`] answers many series under one lock, for feeds; bars, statuses and bands are
+//! remembered only of symbols of which they are asked for there.
+//!
+//! Numbers: some 400 B a symbol, as much again with bars, statuses and bands, at most `live.latest_symbols_max` symbols; those beyond are read
 //! from history at each request.
 
 mod latest;
 mod newest;
 
-pub use latest::{Latest, Load, Quoted, Traded};
+pub use latest::{Ask, Latest, Load, Member, Quoted, Traded};
 pub use newest::{Newest, Snapshot};
