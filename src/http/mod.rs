@@ -34,6 +34,7 @@ use crate::history::Reader;
 use crate::ingest::Intake;
 use crate::live::Newest;
 use crate::market::Nanos;
+use crate::subs::Subs;
 use crate::telemetry::{Health, Metrics};
 
 mod activity;
@@ -49,6 +50,7 @@ pub mod ops;
 mod params;
 pub mod server;
 mod socket;
+pub mod subs;
 pub mod symbols;
 pub mod ticks;
 pub mod types;
@@ -125,12 +127,18 @@ pub struct App {
     pub reader: Arc<Reader>,
     /// Where the latest of each series comes from.
     pub newest: Arc<Newest>,
+    /// Subscriptions.
+    pub subs: Arc<Subs>,
 }
 
 /// The public door.
 pub fn router(app: Arc<App>) -> Router {
     let gate = Arc::clone(&app.gate);
-    let routes = Router::new().merge(ticks::routes()).merge(alpaca::routes()).merge(symbols::routes());
+    let routes = Router::new()
+        .merge(ticks::routes())
+        .merge(alpaca::routes())
+        .merge(symbols::routes())
+        .merge(subs::routes());
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 

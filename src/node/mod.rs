@@ -34,6 +34,7 @@ use crate::ingest::{Intake, IntakeConfig};
 use crate::live::Newest;
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, StoreError};
+use crate::subs::Subs;
 use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics};
@@ -170,7 +171,14 @@ impl Node {
         let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
         let listener = Arc::clone(&newest);
         tape.view.listen(Box::new(move |delivered| listener.deliver(delivered)));
-        let app = Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader, newest });
+        let subs = Arc::new(Subs::new(
+            Arc::clone(&storage.store) as _,
+            Arc::clone(&storage.keyring),
+            config.subs.clone(),
+            clocks.mono.clone(),
+        ));
+        let (of_gate, of_intake) = (Arc::clone(&gate), Arc::clone(&intake));
+        let app = Arc::new(App { gate: of_gate, intake: of_intake, reader, newest, subs });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());
