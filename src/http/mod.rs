@@ -48,6 +48,7 @@ pub mod limits;
 pub mod openapi;
 pub mod ops;
 mod params;
+pub mod receipts;
 pub mod server;
 mod socket;
 pub mod subs;
@@ -138,7 +139,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(ticks::routes())
         .merge(alpaca::routes())
         .merge(symbols::routes())
-        .merge(subs::routes());
+        .merge(subs::routes())
+        .merge(receipts::routes());
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 

@@ -165,6 +165,7 @@ impl Node {
             writer: tape.writer.clone(),
             view: Arc::clone(&tape.view),
             frame_bytes_max: config.tape.frame_bytes_max,
+            now: Arc::clone(&clocks.now),
         });
         let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
         let reader = Arc::new(reader);
