@@ -27,6 +27,8 @@ pub struct Config {
     pub history: History,
     /// Latest values.
     pub live: Live,
+    /// Subscriptions and the feed.
+    pub subs: Subs,
     /// Keys and their limits.
     pub access: Access,
     /// Logs.
@@ -223,6 +225,30 @@ pub struct Live {
     pub bars_asks_max: usize,
     /// Bars that wait to be asked of history.
     pub bars_asks_queued_max: usize,
+}
+
+/// Subscriptions and the feed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subs {
+    /// Subscriptions of one account.
+    pub per_account_max: usize,
+    /// Deleted subscriptions of one account that are remembered.
+    pub deleted_per_account_max: usize,
+    /// Symbols of one subscription.
+    pub symbols_max: usize,
+    /// Condition codes of one filter.
+    pub conditions_max: usize,
+    /// The longest span of which only the latest quote goes out.
+    pub conflate_ms_max: u32,
+    /// Symbols of one filter whose last price is remembered.
+    pub filter_symbols_max: usize,
+    /// Symbols of one answer of the feed.
+    pub feed_symbols_max: usize,
+    /// Accounts whose feed is in memory.
+    pub accounts_cached_max: usize,
+    /// How long that may be out of date where another node changed it.
+    pub refresh_ms: u64,
 }
 
 /// Keeper and reader.

@@ -35,6 +35,7 @@ use crate::history::Reader;
 use crate::ingest::Intake;
 use crate::live::{Live, Newest};
 use crate::market::Nanos;
+use crate::subs::Subs;
 use crate::telemetry::{Health, Metrics};
 
 mod activity;
@@ -48,9 +49,11 @@ pub mod limits;
 pub mod openapi;
 pub mod ops;
 mod params;
+pub mod receipts;
 pub mod server;
 mod socket;
 pub mod stream;
+pub mod subs;
 pub mod symbols;
 pub mod ticks;
 pub mod types;
@@ -129,6 +132,8 @@ pub struct App {
     pub newest: Arc<Newest>,
     /// Where streams come from.
     pub streams: Arc<Streams>,
+    /// Subscriptions.
+    pub subs: Arc<Subs>,
 }
 
 /// The hubs of the feeds, and the tasks of the connections.
@@ -148,7 +153,9 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(ticks::routes())
         .merge(alpaca::routes())
         .merge(symbols::routes())
-        .merge(stream::routes());
+        .merge(stream::routes())
+        .merge(subs::routes())
+        .merge(receipts::routes());
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 

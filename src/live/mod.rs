@@ -8,7 +8,7 @@
 //! | [`Stream`] | one client: its replay, its place in the hub, its cursor | some 2 KB |
 //! | `Scans` | tapes read for those who resume, a few at once, shared | `live.scan_cache_bytes_max` |
 //! | [`OpenBars`] | minute and daily bars, folded as trades come and told as they close | `live.bars_bytes_max` |
-//! | [`Latest`] | the latest trade and quote of each symbol | some 400 B a symbol |
+//! | [`Latest`] | the latest trade and quote of each symbol | some 400 B a symbol, as much again with bars |
 //! | [`Newest`] | behind it history, once for all who ask | |
 //!
 //! What it promises. Each accepted tick of a request reaches a client once (the view's memory of
@@ -16,6 +16,10 @@
 //! client that does not keep up costs the others nothing. A cursor covers what the client was
 //! given and nothing else; who comes back with it, to whatever node, is given the rest, or told
 //! what is lost.
+//!
+//! [`Newest::newest`] answers many series under one lock, for feeds; bars, statuses and bands are
+//! remembered only of symbols of which they are asked for there. Beyond
+//! `live.latest_symbols_max` symbols the latest is read from history at each request.
 
 mod bars;
 mod channel;
@@ -36,13 +40,13 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use bars::{AskId, BarCounts, BarLimits, BarsEffect, OpenBars};
 pub use channel::Channel;
 pub use cursor::{CURSOR_PREFIX, Cursor, CursorError};
 pub use encode::{Codec, Form, Piece, payload};
 pub use hub::{Heard, Hub, HubConfig, HubStatus, Turned};
 pub use interest::{ALL_SYMBOLS, Interest, Selection};
-pub use bars::{AskId, BarCounts, BarLimits, BarsEffect, OpenBars};
-pub use latest::{Latest, Load, Quoted, Traded};
+pub use latest::{Ask, Latest, Load, Member, Quoted, Traded};
 pub use newest::{Newest, Snapshot};
 pub use outbox::Taken;
 pub use scans::Scans;

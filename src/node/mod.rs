@@ -34,6 +34,7 @@ use crate::http::{self, App, Gate, GateParts, Streams};
 use crate::ingest::{Intake, IntakeConfig};
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, StoreError};
+use crate::subs::Subs;
 use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics};
@@ -160,6 +161,7 @@ impl Node {
             writer: tape.writer.clone(),
             view: Arc::clone(&tape.view),
             frame_bytes_max: config.tape.frame_bytes_max,
+            now: Arc::clone(&clocks.now),
         });
         let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
         let ground = live::Ground {
@@ -171,13 +173,16 @@ impl Node {
         };
         let live::LiveParts { newest, streams } = live::start(&config.live, &ground, &stop, &tasks);
         let streams = Arc::new(streams);
-        let app = Arc::new(App {
-            gate: Arc::clone(&gate),
-            intake: Arc::clone(&intake),
-            reader,
-            newest,
-            streams: Arc::clone(&streams),
-        });
+        let subs = Arc::new(Subs::new(
+            Arc::clone(&storage.store) as _,
+            Arc::clone(&storage.keyring),
+            config.subs.clone(),
+            clocks.mono.clone(),
+        ));
+        let (of_gate, of_intake) = (Arc::clone(&gate), Arc::clone(&intake));
+        let of_streams = Arc::clone(&streams);
+        let app =
+            Arc::new(App { gate: of_gate, intake: of_intake, reader, newest, streams: of_streams, subs });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());

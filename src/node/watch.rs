@@ -17,7 +17,8 @@ use crate::telemetry::{Health, Metrics, Status};
 const LOOK: Duration = Duration::from_millis(100);
 /// Between looks for segments that may be unlinked, and sweeps of counters that rest.
 const SWEEP: Duration = Duration::from_secs(10);
-/// A registry row stays at least so long: it is there before the first frame of its tape.
+/// A registry row stays at least so long: it is there before the first frame of its tape. So does
+/// the row that says that something was deleted.
 const ROWS_AGE_MIN: Duration = Duration::from_secs(24 * 3_600);
 
 impl Node {
@@ -97,9 +98,9 @@ async fn unlink(embedded: &EmbeddedStore, view: &Arc<SharedView>, age: Duration,
 async fn drop_rows(embedded: &EmbeddedStore, age: Duration, audit_age: Duration, now: Nanos) {
     let before = |age: Duration| now.plus(i64::try_from(age.as_nanos()).map_or(i64::MIN, |age| -age));
     let tapes = before(age.saturating_mul(2).max(ROWS_AGE_MIN));
-    match embedded.drop_rows(tapes, before(audit_age)).await {
+    match embedded.drop_rows(tapes, before(audit_age), before(ROWS_AGE_MIN)).await {
         Ok(0) => {}
-        Ok(rows) => tracing::debug!(rows, "forgot rows of the registry and the audit that are out of date"),
+        Ok(rows) => tracing::debug!(rows, "forgot rows that are out of date"),
         Err(error) => tracing::warn!(%error, "rows that are out of date could not be forgotten"),
     }
 }

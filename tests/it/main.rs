@@ -17,6 +17,7 @@ mod latest;
 mod ledger;
 mod node;
 mod overload;
+mod producers;
 mod proxy;
 mod retention;
 mod retries;
