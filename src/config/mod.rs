@@ -22,4 +22,6 @@ mod env;
 
 pub use env::{Credentials, env_credentials, environment};
 pub use load::{ConfigError, DEFAULTS, Effective, Layers, Loaded, Source};
-pub use sections::{Access, Config, Demo, History, Http, Ingest, LogFormat, Node, Store, Tape, Telemetry};
+pub use sections::{
+    Access, Config, Demo, History, Http, Ingest, LogFormat, Node, Store, Tape, Telemetry, TlsVersion,
+};

@@ -51,6 +51,7 @@ pub mod server;
 mod socket;
 pub mod symbols;
 pub mod ticks;
+pub mod tls;
 pub mod types;
 #[cfg(test)]
 mod tests;

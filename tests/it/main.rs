@@ -20,3 +20,4 @@ mod overload;
 mod proxy;
 mod retention;
 mod retries;
+mod tls;
