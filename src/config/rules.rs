@@ -19,6 +19,8 @@ pub(super) enum Rule {
     Address,
     /// A folder.
     Folder,
+    /// A file, or nothing.
+    File,
     /// One of these texts.
     OneOf(&'static [&'static str]),
     /// A list of lower-case words.
@@ -46,6 +48,11 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("node.drain_ms", Rule::Number(1_000, 600_000)),
     ("http.listen", Rule::Address),
     ("http.admin_listen", Rule::Address),
+    ("http.tls_cert", Rule::File),
+    ("http.tls_key", Rule::File),
+    ("http.tls_min_version", Rule::OneOf(&["1.2", "1.3"])),
+    ("http.tls_handshake_ms", Rule::Number(100, HOUR_MS)),
+    ("http.tls_reload_ms", Rule::Number(100, HOUR_MS)),
     ("http.connections_max", Rule::Number(1, MANY)),
     ("http.connections_per_source_max", Rule::Number(1, MANY)),
     ("http.requests_in_flight_max", Rule::Number(1, MANY)),
@@ -177,6 +184,7 @@ impl Rule {
             }
             (Self::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Self::Folder, Value::String(text)) => !text.is_empty() && !text.contains('\0'),
+            (Self::File, Value::String(text)) => !text.contains('\0'),
             (Self::OneOf(texts), Value::String(text)) => texts.contains(&text.as_str()),
             (Self::Words, Value::Array(words)) => words.iter().all(|word| {
                 word.as_str().is_some_and(|word| {
@@ -203,6 +211,7 @@ impl Rule {
             Self::Region => "1 to 16 of a-z, 0-9 and '-', the first a letter, such as \"us-east\"".to_owned(),
             Self::Address => "an IP address and port such as \"127.0.0.1:8080\"".to_owned(),
             Self::Folder => "the path of a folder".to_owned(),
+            Self::File => "the path of a file, or empty".to_owned(),
             Self::OneOf(texts) => {
                 let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
                 quoted.join(" or ")

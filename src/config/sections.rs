@@ -59,6 +59,18 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Address of the admin door.
     pub admin_listen: SocketAddr,
+    /// PEM file of the certificate and its chain; none: no TLS.
+    #[serde(deserialize_with = "file")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[serde(deserialize_with = "file")]
+    pub tls_key: Option<PathBuf>,
+    /// The oldest version of TLS that is spoken.
+    pub tls_min_version: TlsVersion,
+    /// Time for a TLS handshake.
+    pub tls_handshake_ms: u64,
+    /// Pause between looks at the two files.
+    pub tls_reload_ms: u64,
     /// Open connections in all.
     pub connections_max: usize,
     /// Open connections from one source (IPv4 /24, IPv6 /64).
@@ -95,6 +107,17 @@ pub struct Http {
     pub request_ms: u64,
     /// Answers smaller than this are not compressed.
     pub compress_bytes_min: u64,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V1_3,
 }
 
 /// What a request of ticks may hold.
@@ -321,6 +344,12 @@ pub struct Demo {
     pub ticks_per_second: u32,
     /// Seed of the market.
     pub seed: u64,
+}
+
+/// An empty text is no file.
+fn file<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
 /// An empty text is no secret.

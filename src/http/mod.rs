@@ -56,6 +56,7 @@ pub mod stream;
 pub mod subs;
 pub mod symbols;
 pub mod ticks;
+pub mod tls;
 pub mod types;
 #[cfg(test)]
 mod tests;

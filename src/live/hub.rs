@@ -22,7 +22,8 @@ use super::encode::Form;
 use super::index::{Entry, Index};
 use super::interest::Interest;
 use super::subscriber::{End, Offered, Subscriber};
-use crate::market::Row;
+use crate::bars::Period;
+use crate::market::{Row, Symbol};
 use crate::store::TapeId;
 use crate::tape::{Delivery, Position};
 
@@ -204,6 +205,18 @@ impl Hub {
     /// Forgets a client.
     pub fn unregister(&self, subscriber: &Subscriber) {
         self.state.lock().unregister(subscriber);
+    }
+
+    /// Whether anybody hears a symbol's bars of this period.
+    #[must_use]
+    pub fn is_wanted(&self, symbol: Symbol, period: Period) -> bool {
+        let state = self.state.lock();
+        match period {
+            Period::Minute => {
+                state.is_wanted(Channel::Bars, symbol) || state.is_wanted(Channel::UpdatedBars, symbol)
+            }
+            Period::Day => state.is_wanted(Channel::DailyBars, symbol),
+        }
     }
 
     /// How many clients a key has.

@@ -69,6 +69,12 @@ impl Index {
         }
     }
 
+    /// Whether anybody hears a symbol on a channel.
+    pub(super) fn is_wanted(&self, channel: Channel, symbol: Symbol) -> bool {
+        self.by_channel.get(channel.index()).is_some_and(|all| !all.is_empty())
+            || self.by_symbol.contains_key(&(channel, symbol))
+    }
+
     pub(super) fn publish_channel(
         &mut self,
         channel: Channel,

@@ -11,10 +11,11 @@ use super::storage::Storage;
 use crate::config;
 use crate::history::Reader;
 use crate::http::{Clock, Streams};
-use crate::live::{Hub, HubConfig, Live, LiveConfig, Newest, Scans, Tapes, tasks};
+use crate::live::tasks::{BarsWorld, Heap};
+use crate::live::{BarLimits, Hub, HubConfig, Live, LiveConfig, Newest, Scans, Tapes, tasks};
 use crate::market::{FAKE_EVERY_NANOS, Origin, Row, fakepaca};
-use crate::tape::Position;
 use crate::tape::tasks::{Sealed, SharedView};
+use crate::tape::{Delivery, Position};
 use crate::telemetry::Metrics;
 
 /// The parts that run.
@@ -30,6 +31,7 @@ pub(super) struct Ground<'a> {
     pub(super) reader: &'a Arc<Reader>,
     pub(super) clocks: &'a Clocks,
     pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) bars: BarLimits,
 }
 
 /// Listens to the view, and begins the tasks.
@@ -39,7 +41,7 @@ pub(super) fn start(
     stop: &CancellationToken,
     tracker: &TaskTracker,
 ) -> LiveParts {
-    let Ground { storage, view, reader, clocks, metrics } = ground;
+    let Ground { storage, view, reader, clocks, metrics, bars } = ground;
     let newest = Arc::new(Newest::new(Arc::clone(reader), config.latest_symbols_max));
     let sealed = Sealed::new(Arc::clone(&storage.keyring));
     let store = Arc::clone(&storage.store) as _;
@@ -48,7 +50,10 @@ pub(super) fn start(
     let hub_config =
         HubConfig { outbox_bytes_max: config.outbox_bytes_max, backlog_bytes_max: config.backlog_bytes_max };
     let position = view.read(|view| view.follower().position());
-    let hub = Hub::new(hub_config, position, Box::new(|_| {}));
+    let heap = Arc::new(Heap::default());
+    let (to_fold, heap_bytes_max) = (Arc::clone(&heap), config.backlog_bytes_max);
+    let heard = move |delivery: &Delivery| to_fold.push(delivery, heap_bytes_max);
+    let hub = Hub::new(hub_config, position, Box::new(heard));
     let live =
         Arc::new(Live::new(hub, Arc::clone(&tapes), live_config(config, true), Arc::clone(&clocks.now)));
     let hub = Hub::new(hub_config, Position::default(), Box::new(|_| {}));
@@ -65,6 +70,14 @@ pub(super) fn start(
         counted.live_overruns.inc_by(u64::from(turned.overrun));
     };
     tracker.spawn(tasks::run_hub(Arc::clone(&live), turned, stop.clone()));
+    let world = BarsWorld {
+        live: Arc::clone(&live),
+        heap,
+        reader: Arc::clone(reader),
+        limits: *bars,
+        now: Arc::clone(&clocks.now),
+    };
+    tracker.spawn(tasks::run_bars(world, stop.clone()));
     tracker.spawn(run_test_feed(Arc::clone(&test), Arc::clone(&clocks.wall), stop.clone()));
     LiveParts { newest, streams: Streams { live, test, tasks: TaskTracker::new() } }
 }

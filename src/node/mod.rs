@@ -14,6 +14,7 @@ mod clock;
 mod live;
 pub mod storage;
 mod tape;
+mod tls;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
@@ -30,8 +31,10 @@ use crate::access::{AccessError, Audit, Keys};
 use crate::config::Config;
 use crate::history::tasks::KeeperHandle;
 use crate::history::{ReadLimits, Reader};
+use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, App, Gate, GateParts, Streams};
 use crate::ingest::{Intake, IntakeConfig};
+use crate::live::BarLimits;
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, StoreError};
 use crate::subs::Subs;
@@ -75,6 +78,9 @@ pub enum StartError {
     /// The list of metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The files of TLS.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The configuration, where only the parts together show it.
     #[error("{0}")]
     Config(String),
@@ -115,6 +121,7 @@ pub struct Node {
     http: SocketAddr,
     admin: SocketAddr,
     doors: [Handle<SocketAddr>; 2],
+    tls: Option<Arc<Tls>>,
     writer: WriterHandle,
     keeper: KeeperHandle,
     view: Arc<SharedView>,
@@ -147,6 +154,7 @@ impl Node {
     pub async fn start(config: Arc<Config>, listeners: Listeners) -> Result<Self, StartError> {
         let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::starting(&PARTS)));
         let clocks = Clocks::system();
+        let tls = Tls::open(&config.http)?.map(Arc::new);
         let storage = storage::open(&config).await?;
         tell(&storage.report);
         metrics.store_log_cut_bytes.inc_by(storage.report.cut_bytes);
@@ -170,6 +178,7 @@ impl Node {
             reader: &reader,
             clocks: &clocks,
             metrics: &gate.metrics,
+            bars: BarLimits::of(&config.live, &config.ingest),
         };
         let live::LiveParts { newest, streams } = live::start(&config.live, &ground, &stop, &tasks);
         let streams = Arc::new(streams);
@@ -188,9 +197,9 @@ impl Node {
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());
         let routers = [http::router(app), http::admin_router(Arc::clone(&gate), of_node)];
         let listeners = [listeners.http, listeners.admin];
-        for ((listener, router), handle) in listeners.into_iter().zip(routers).zip(&doors) {
-            let (config, metrics) = (Arc::clone(&config), Arc::clone(&gate.metrics));
-            tasks.spawn(serve(listener, router, config, metrics, handle.clone()));
+        let of_doors = listeners.into_iter().zip(routers).zip([tls.clone(), None]);
+        for (((listener, router), tls), handle) in of_doors.zip(&doors) {
+            tasks.spawn(serve(listener, router, Arc::clone(&gate), handle.clone(), tls));
         }
         let node = Self {
             config,
@@ -199,6 +208,7 @@ impl Node {
             http,
             admin,
             doors,
+            tls,
             writer: tape.writer,
             keeper: tape.keeper,
             view: tape.view,
@@ -223,6 +233,13 @@ impl Node {
     #[must_use]
     pub const fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// The same as clients write it: `https://…` where the door speaks TLS.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.http)
     }
 
     /// The address of the admin door.
@@ -342,11 +359,12 @@ async fn gate(
 async fn serve(
     listener: TcpListener,
     router: axum::Router,
-    config: Arc<Config>,
-    metrics: Arc<Metrics>,
+    gate: Arc<Gate>,
     handle: Handle<SocketAddr>,
+    tls: Option<Arc<Tls>>,
 ) {
-    if let Err(error) = http::server::serve(listener, router, &config.http, metrics, handle).await {
+    let (config, metrics) = (&gate.config.http, Arc::clone(&gate.metrics));
+    if let Err(error) = http::server::serve(listener, router, config, metrics, handle, tls.as_deref()).await {
         tracing::error!(%error, "a door has closed");
     }
 }

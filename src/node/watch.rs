@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use prometheus::IntCounter;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Node;
+use super::{Node, tls};
 use crate::http::Streams;
 use crate::market::Nanos;
 use crate::store::embedded::EmbeddedStore;
@@ -56,6 +56,9 @@ impl Node {
                 drop_rows(&embedded, age, audit_age, now).await;
             }
         });
+        if let Some(tls) = &self.tls {
+            self.tasks.spawn(tls::watch(Arc::clone(tls), Arc::clone(&self.gate), self.stop.clone()));
+        }
         let (gate, stop) = (Arc::clone(&self.gate), self.stop.clone());
         let streams = Arc::clone(&self.streams);
         let refresh = Duration::from_millis(self.config.access.refresh_ms);
@@ -75,7 +78,7 @@ impl Node {
     }
 }
 
-fn every(period: Duration) -> tokio::time::Interval {
+pub(super) fn every(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
@@ -195,7 +198,7 @@ fn raise(counter: &IntCounter, to: u64) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a time for people needs few digits")]
-fn seconds(ms: u64) -> f64 {
+pub(super) fn seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
 }
 

@@ -43,6 +43,8 @@ metrics! {
     http_connections: IntGauge = "tapeline_http_connections", "open connections", [];
     http_connections_refused: IntCounterVec = "tapeline_http_connections_refused_total", "connections closed at once, by the limit that was full", ["limit"];
     http_connections_closed: IntCounterVec = "tapeline_http_connections_closed_total", "connections closed because nothing moved on them, by what did not", ["reason"];
+    http_tls_expiry_seconds: Gauge = "tapeline_http_tls_expiry_timestamp_seconds", "when the certificate of the public door ends, in seconds since 1970", [];
+    http_tls_reloads: IntCounterVec = "tapeline_http_tls_reloads_total", "looks at changed TLS files, by outcome", ["outcome"];
     http_panics: IntCounter = "tapeline_http_panics_total", "handlers that panicked", [];
     access_keys: IntGauge = "tapeline_access_keys", "keys known, the revoked ones too", [];
     access_refresh_failures: IntCounter = "tapeline_access_refresh_failures_total", "reads of all keys that failed", [];

@@ -21,3 +21,4 @@ mod producers;
 mod proxy;
 mod retention;
 mod retries;
+mod tls;
