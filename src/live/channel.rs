@@ -1,6 +1,6 @@
 //! Channels, by the names of Alpaca's stream.
 
-use crate::market::{Event, Tick};
+use crate::market::{Event, Kind, Tick};
 
 /// What a client can ask for of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,6 +86,27 @@ impl Channel {
             Event::Correction(_) => Self::Corrections,
             Event::Cancel(_) => Self::CancelErrors,
         }
+    }
+
+    /// The kind of the series that its history is.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Trades => Kind::Trade,
+            Self::Quotes => Kind::Quote,
+            Self::Bars | Self::UpdatedBars => Kind::MinuteBar,
+            Self::DailyBars => Kind::DayBar,
+            Self::Statuses => Kind::Status,
+            Self::Lulds => Kind::Luld,
+            Self::Corrections => Kind::Correction,
+            Self::CancelErrors => Kind::Cancel,
+        }
+    }
+
+    /// The number of a channel, in the order of [`Self::ALL`]. It is stored.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self as u8
     }
 
     /// Its place in [`Self::ALL`].

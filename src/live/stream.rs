@@ -137,6 +137,8 @@ pub struct Stream {
 
 /// Frames that are given in one step with the view, so that the client catches up at last.
 const LAST_FRAMES_MAX: u64 = 64;
+/// A job that begins where a stream reaches may be begun so much later.
+const REACH_SLACK: i64 = 10 * Nanos::SECOND;
 /// Steps of a replay between two looks at the outbox.
 const STEPS: usize = 64;
 
@@ -309,14 +311,14 @@ impl Stream {
         }
     }
 
-    /// Begins a job; a gap where it begins further back than a stream reaches.
+    /// Begins a job. Where it begins further back than a stream reaches that is a gap, and the job
+    /// begins where the stream reaches.
     fn begin(&mut self, job: Job) -> Option<Gap> {
         let Job { interest, start } = job;
-        let now = self.live.now();
-        let reach = now.plus(-self.live.resume_nanos());
-        if start.time() < reach {
-            let gap = Gap { from: start.time(), to: now, reason: GapReason::TooOld };
-            self.live.hub.join(&self.subscriber, &interest, None);
+        let reach = self.live.now().plus(-self.live.resume_nanos());
+        if start.time() < reach.plus(-REACH_SLACK) {
+            let gap = Gap { from: start.time(), to: reach, reason: GapReason::TooOld };
+            self.jobs.push_front(Job { interest, start: Start::Since(reach) });
             return Some(gap);
         }
         self.replay = Some(match start {

@@ -119,6 +119,7 @@ pub async fn run_bars(world: BarsWorld, stop: CancellationToken) {
             () = task.world.heap.poke.notified() => tokio::time::sleep(GATHER).await,
             Some(answer) = task.asked.join_next() => match answer {
                 Ok((id, answer)) => task.answered(id, answer.as_ref()),
+                Err(error) if error.is_cancelled() => {}
                 Err(error) => tracing::error!(%error, "a bar's question ended early"),
             },
         }

@@ -19,7 +19,7 @@
 //! change made here. A filter remembers 48 B a symbol.
 
 mod book;
-mod channel;
+mod channels;
 mod filter;
 mod plan;
 mod row;
@@ -29,11 +29,12 @@ mod tests;
 use std::time::Duration;
 
 pub use book::{Listed, Subs, SubsError};
-pub use channel::{Channel, Channels};
+pub use channels::Channels;
 pub use filter::{Filter, FilterSpec, Move};
 pub use plan::{Plan, TooMany};
 
-use crate::market::{Nanos, Symbol};
+use crate::live::{Channel, Interest, Personal};
+use crate::market::{Nanos, Row, Symbol};
 
 /// Which symbols a subscription is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,40 @@ impl Terms {
     #[must_use]
     pub fn want(&self, symbol: Symbol, channel: Channel) -> bool {
         self.channels.contains(channel) && self.symbols.contains(symbol)
+    }
+
+    /// What a stream of it asks the hub for. Corrections and cancels come with the trades.
+    #[must_use]
+    pub fn interest(&self) -> Interest {
+        let mut interest = Interest::default();
+        for channel in self.channels.iter().filter(|_| !self.paused) {
+            let channel = match channel {
+                Channel::Corrections | Channel::CancelErrors => Channel::Trades,
+                other => other,
+            };
+            match &self.symbols {
+                Symbols::All => interest.insert_all(channel),
+                Symbols::Listed(symbols) => {
+                    symbols.iter().for_each(|symbol| interest.insert(channel, *symbol));
+                }
+            }
+        }
+        interest
+    }
+
+    /// What a stream of it does for it alone: its filter remembers so many symbols.
+    #[must_use]
+    pub fn personal(&self, filter_symbols_max: usize) -> Personal {
+        let has = |channel| self.channels.contains(channel);
+        let is_part = !has(Channel::Trades) && (has(Channel::Corrections) || has(Channel::CancelErrors));
+        if self.filter.is_open() && !is_part {
+            return Personal::new(self.conflate(), None);
+        }
+        let (channels, mut filter) = (self.channels, Filter::new(self.filter.clone(), filter_symbols_max));
+        let picker = move |row: &Row| {
+            (!is_part || channels.contains(Channel::of(&row.tick))) && filter.admits(&row.tick)
+        };
+        Personal::new(self.conflate(), Some(Box::new(picker)))
     }
 
     /// The span of which only the latest quote of a symbol goes out.

@@ -99,7 +99,7 @@ impl StoredTerms {
         Ok(Terms {
             name: self.name,
             symbols,
-            channels: self.kinds.iter().filter_map(|name| Channel::from_name(name)).collect(),
+            channels: self.kinds.iter().filter_map(|name| Channel::named(name)).collect(),
             filter: FilterSpec {
                 min_size: self.min_size,
                 min_move: price.or(percent),

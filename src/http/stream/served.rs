@@ -9,13 +9,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::super::App;
-use super::ask::{self, Ask};
+use super::ask::{self, Ask, text};
 use super::message::{self, Code, Value, Wish};
 use super::session::{Reaction, Session};
 use super::websocket::{Close, POLICY, RESTART};
 use super::wire::{Driven, Wire};
 use crate::live::{Codec, Cursor, End, Gap, Next, Start, Stream, Taken, payload};
-use crate::market::Nanos;
 
 /// A silent client is asked for a sign of life, and is gone when it gives none.
 const PING_AFTER: Duration = Duration::from_secs(30);
@@ -252,10 +251,4 @@ impl Served {
         ];
         message::control(self.codec, &fields)
     }
-}
-
-fn text(time: Nanos) -> String {
-    let mut text = Vec::new();
-    time.write(&mut text);
-    String::from_utf8(text).unwrap_or_default()
 }

@@ -4,8 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::config;
 use crate::http::{ApiError, ApiResult, types};
+use crate::live::Channel;
 use crate::market::{Nanos, Price, Symbol};
-use crate::subs::{Channel, Channels, FilterSpec, Move, Subscription, Symbols, Terms};
+use crate::subs::{Channels, FilterSpec, Move, Subscription, Symbols, Terms};
 use crate::wire::json;
 
 const NAME_CHARACTERS_MAX: usize = 100;
@@ -154,7 +155,7 @@ fn read_kinds(value: &Value) -> ApiResult<Channels> {
     let list = value.as_array().filter(|list| !list.is_empty());
     let list = list.ok_or_else(|| bad("kinds", value, &kinds_expected()))?;
     let channel = |value: &Value| {
-        let channel = value.as_str().and_then(Channel::from_name);
+        let channel = value.as_str().and_then(Channel::named);
         channel.ok_or_else(|| bad("kinds", value, &kinds_expected()))
     };
     list.iter().map(channel).collect()

@@ -17,9 +17,10 @@ use crate::http::alpaca::json_answer;
 use crate::http::auth::Subscriber;
 use crate::http::params::Params;
 use crate::http::{ApiError, ApiResult};
+use crate::live::Channel;
 use crate::live::{Ask, Member};
 use crate::market::{Nanos, Symbol, Tick};
-use crate::subs::{Channel, Channels, Plan, TooMany};
+use crate::subs::{Channels, Plan, TooMany};
 use crate::wire::json;
 
 /// Bytes of a member, for the buffer's first size.

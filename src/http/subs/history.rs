@@ -22,9 +22,10 @@ use crate::http::alpaca::{INCOMPLETE, json_answer};
 use crate::http::auth::Subscriber;
 use crate::http::params::{Edge, Params};
 use crate::http::{ApiError, ApiResult};
+use crate::live::Channel;
 use crate::market::Symbol;
 use crate::store::{Order, Span};
-use crate::subs::{Channel, Subscription, Symbols};
+use crate::subs::{Subscription, Symbols};
 
 /// The prefix of page tokens: they carry the channel's number and then a page token's bytes.
 const HISTORY_PREFIX: &str = "h1.";
@@ -104,7 +105,7 @@ impl Ask {
 
 fn of_kind(row: &Subscription, kind: &str) -> ApiResult<Channel> {
     let channels = row.terms.channels;
-    let channel = Channel::from_name(kind).filter(|channel| channels.contains(*channel));
+    let channel = Channel::named(kind).filter(|channel| channels.contains(*channel));
     channel.ok_or_else(|| {
         let known: Vec<&str> = channels.iter().map(Channel::name).collect();
         ApiError::bad_field("kind", kind, format!("a kind of the subscription: {}", known.join(", ")))
