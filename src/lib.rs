@@ -16,6 +16,7 @@ pub mod tape;
 pub mod bars;
 pub mod history;
 pub mod live;
+pub mod subs;
 pub mod ingest;
 pub mod http;
 pub mod node;

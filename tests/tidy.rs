@@ -32,6 +32,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum_server", &["http", "node"]),
     ("utoipa", &["http"]),
     ("reqwest", &["cli"]),
+    ("rcgen", &["http/tls"]),
 ];
 
 /// The folder that reads environment variables.

@@ -146,6 +146,12 @@ impl Keys {
         }
     }
 
+    /// Whether a key that was good still is.
+    #[must_use]
+    pub fn is_live(&self, id: &str, now: Nanos) -> bool {
+        self.known.load().get(id).is_some_and(|entry| entry.row.is_live(now))
+    }
+
     /// Reads all keys again.
     ///
     /// # Errors

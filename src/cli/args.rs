@@ -141,6 +141,10 @@ pub struct ClientArgs {
     /// Address of the node; else TAPELINE_URL, else http://127.0.0.1:8080
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
+    /// PEM file of the authority that an https:// node's certificate must come from, where it is
+    /// not one of the system's; else TAPELINE_CA
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Id of the key; else TAPELINE_KEY_ID. Its secret is in TAPELINE_SECRET
     #[arg(long, value_name = "ID")]
     pub key_id: Option<String>,
@@ -170,6 +174,8 @@ pub struct Client {
     pub key_id: String,
     /// Its secret.
     pub secret: SecretString,
+    /// The authority of its certificate, as PEM, where it is not one of the system's.
+    pub ca: Option<Vec<u8>>,
 }
 
 impl ClientArgs {
@@ -182,8 +188,14 @@ impl ClientArgs {
     }
 
     fn client_in(&self, what: Use, environment: Credentials) -> Result<Client, CliError> {
+        let ca = self.ca.clone().or(environment.ca).map(|path| {
+            std::fs::read(&path).map_err(|error| {
+                CliError::usage(format!("the authority's file {} cannot be read: {error}", path.display()))
+            })
+        });
+        let ca = ca.transpose()?;
         if let Some(path) = &self.ready_file {
-            return self.client_of_ready_file(path, what);
+            return Ok(Client { ca, ..self.client_of_ready_file(path, what)? });
         }
         let url = self.url.clone().or(environment.url);
         let url = url_of(url.as_deref().unwrap_or("http://127.0.0.1:8080"))?;
@@ -201,7 +213,7 @@ impl ClientArgs {
             None => environment.secret,
         };
         let secret = secret.ok_or_else(|| CliError::usage("no secret is given").next(next))?;
-        Ok(Client { url, key_id, secret })
+        Ok(Client { url, key_id, secret, ca })
     }
 
     fn client_of_ready_file(&self, path: &Path, what: Use) -> Result<Client, CliError> {
@@ -218,7 +230,7 @@ impl ClientArgs {
             Use::Write => keys.write,
         };
         let url = url_of(self.url.as_deref().unwrap_or(&file.http))?;
-        Ok(Client { url, key_id: key.id, secret: key.secret })
+        Ok(Client { url, key_id: key.id, secret: key.secret, ca: None })
     }
 }
 
@@ -243,11 +255,15 @@ mod tests {
             url: Some("http://10.0.0.1:8080/".to_owned()),
             key_id: Some("TLE".to_owned()),
             secret: Some("of the environment".into()),
+            ca: None,
         };
         let client = ClientArgs::default().client_in(Use::Read, environment()).unwrap();
         assert_eq!((client.url.as_str(), client.key_id.as_str()), ("http://10.0.0.1:8080", "TLE"));
         let args = ClientArgs { key_id: Some("TLF".to_owned()), ..ClientArgs::default() };
         assert_eq!(args.client_in(Use::Read, environment()).unwrap().key_id, "TLF");
+        let args = ClientArgs { ca: Some("no/ca.pem".into()), ..ClientArgs::default() };
+        let missing = args.client_in(Use::Read, environment()).unwrap_err();
+        assert!(missing.to_string().contains("no/ca.pem"), "{missing}");
         let nothing = ClientArgs::default().client_in(Use::Read, Credentials::default()).unwrap_err();
         assert!(nothing.to_string().contains("tapeline keys create"), "{nothing}");
         let args = ClientArgs { url: Some("localhost".to_owned()), ..ClientArgs::default() };

@@ -1,9 +1,11 @@
 //! What the clients of the HTTP API share: where the node is, who asks, and patience.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap};
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Certificate, Method, RequestBuilder, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
@@ -37,6 +39,12 @@ pub(super) enum ClientError {
     /// The HTTP client cannot be made.
     #[error("the HTTP client: {0}")]
     Client(reqwest::Error),
+    /// The authority's file is none.
+    #[error("the authority's file holds no certificate in PEM: {0}")]
+    Authority(String),
+    /// Something answers, but its certificate says that it is not the node.
+    #[error("the node's certificate is not trusted: {0}; name the file of its authority with --ca")]
+    Untrusted(String),
     /// The node cannot be reached, or was overloaded all the time.
     #[error("gave up after {} s: {why}", after.as_secs())]
     Away {
@@ -106,11 +114,20 @@ impl Connection {
     /// # Errors
     /// [`ClientError`] where the address is none or the HTTP client cannot be made.
     pub(super) fn new(client: Client, retry_s: u64) -> Result<Self, ClientError> {
-        let Client { url, key_id, secret } = client;
+        let Client { url, key_id, secret, ca } = client;
         if let Err(error) = Url::parse(&url) {
             return Err(ClientError::Url { url, why: error.to_string() });
         }
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder();
+        if let Some(ca) = ca {
+            let authorities = Certificate::from_pem_bundle(&ca).map_err(|error| error.to_string());
+            let authorities = authorities.and_then(|found| match found.as_slice() {
+                [] => Err("it holds none".to_owned()),
+                _ => Ok(found),
+            });
+            http = http.tls_certs_only(authorities.map_err(ClientError::Authority)?);
+        }
+        let http = http
             .connect_timeout(CONNECT_LIMIT)
             .timeout(REQUEST_LIMIT)
             .redirect(reqwest::redirect::Policy::none())
@@ -169,6 +186,9 @@ impl Connection {
                 Err(error) if error.is_builder() => {
                     return Err(ClientError::Request(reason(&error)));
                 }
+                Err(error) if is_untrusted(&error) => {
+                    return Err(ClientError::Untrusted(reason(&error)));
+                }
                 Err(error) => (reason(&error), Duration::ZERO),
             };
             let wait = backoff.next(begun.elapsed(), at_least);
@@ -188,11 +208,25 @@ async fn once(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>
 
 /// The innermost cause, which is what a person can act on ("connection refused").
 fn reason(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
+    let mut cause: &dyn Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// Whether the certificate was looked at and refused, which it would be again.
+fn is_untrusted(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(this) = cause {
+        if let Some(rustls::Error::InvalidCertificate(_)) = this.downcast_ref() {
+            return true;
+        }
+        // What an I/O error holds is not its source: that is the source of what it holds.
+        let held = this.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = held.map_or_else(|| this.source(), |held| Some(held));
+    }
+    false
 }
 
 /// Whether the same request may succeed later.
@@ -219,7 +253,7 @@ mod tests {
     use crate::cli::stub::{Reply, Stub};
 
     fn client(url: &str) -> Client {
-        Client { url: url.to_owned(), key_id: "id".to_owned(), secret: "the secret".into() }
+        Client { url: url.to_owned(), key_id: "id".to_owned(), secret: "the secret".into(), ca: None }
     }
 
     #[test]
@@ -228,6 +262,8 @@ mod tests {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let bad = Connection::new(client("http://[::"), 1).unwrap_err().to_string();
         assert!(bad.contains("http://[::") && bad.contains("127.0.0.1:8080"), "{bad}");
+        let no_authority = Client { ca: Some(b"nothing".to_vec()), ..client("https://127.0.0.1:1") };
+        assert!(matches!(Connection::new(no_authority, 1), Err(ClientError::Authority(_))));
         let good = Connection::new(client("http://127.0.0.1:1"), 1).unwrap();
         assert!(!format!("{good:?}").contains("the secret"));
     }

@@ -94,11 +94,11 @@ fn unwritable(data: &Path, error: &std::io::Error) -> CliError {
 
 fn greeting(running: &Running, config: &Config, symbols: &[Symbol]) -> String {
     let mut text = format!(
-        "Tapeline demo: {} synthetic symbols, {} ticks/s, state in {}\n\naddress    http://{}\nadmin      http://{}\n",
+        "Tapeline demo: {} synthetic symbols, {} ticks/s, state in {}\n\naddress    {}\nadmin      http://{}\n",
         config.demo.symbols,
         config.demo.ticks_per_second,
         config.node.data.display(),
-        running.node.http(),
+        running.node.url(),
         running.node.admin(),
     );
     let Some(keys) = &running.keys else { return text };
@@ -109,7 +109,7 @@ fn greeting(running: &Running, config: &Config, symbols: &[Symbol]) -> String {
         |id: &str, secret: &str| format!("-H 'APCA-API-KEY-ID: {id}' -H 'APCA-API-SECRET-KEY: {secret}'");
     let read = headers(&keys.read.id, keys.read.secret.expose_secret());
     let write = headers(&keys.write.id, keys.write.secret.expose_secret());
-    let base = format!("http://{}", running.node.http());
+    let base = running.node.url();
     text.push_str(&format!(
         "\nPaste any of these:\n\n\
          curl -s {read} '{base}/v2/stocks/trades?symbols={first},{second}&sort=desc&limit=4'\n\n\

@@ -12,6 +12,7 @@ mod config;
 mod serve;
 mod demo;
 mod verify;
+mod cert;
 mod keys;
 mod client;
 mod progress;
@@ -59,6 +60,7 @@ enum Command {
     Query(query::QueryArgs),
     /// Make, list, revoke and rotate API keys
     Keys(keys::KeysArgs),
+    Cert(cert::CertArgs),
     /// Print the configuration in effect, and where each value came from
     Config(config::ConfigArgs),
 }
@@ -142,6 +144,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Replay(args) => block_on(replay::run(args)),
         Command::Query(args) => block_on(query::run(args)),
         Command::Keys(args) => block_on(keys::run(args)),
+        Command::Cert(args) => cert::run(&args),
         Command::Config(args) => config::run(&args),
     }
 }

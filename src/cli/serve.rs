@@ -98,7 +98,7 @@ impl Running {
 
     fn node_file(&self, private: bool) -> NodeFile {
         NodeFile {
-            http: format!("http://{}", self.node.http()),
+            http: self.node.url(),
             admin: format!("http://{}", self.node.admin()),
             admin_token: private.then(|| SecretString::from(self.node.admin_token())),
             keys: if private { None } else { self.keys.clone() },
@@ -110,8 +110,7 @@ impl Running {
     }
 
     fn greeting(&self) -> String {
-        let mut text =
-            format!("serving   http://{}\nadmin     http://{}\n", self.node.http(), self.node.admin());
+        let mut text = format!("serving   {}\nadmin     http://{}\n", self.node.url(), self.node.admin());
         if let Some(keys) = &self.keys {
             text.push_str("The first start made two keys. Their secrets are shown this once:\n");
             text.push_str(&shown(keys));
@@ -179,6 +178,7 @@ impl From<StartError> for CliError {
             StartError::Io { .. } => {
                 "another process may use the address; choose one with --listen and --admin-listen"
             }
+            StartError::Tls(_) => "`tapeline cert --out DIR` makes a pair of files for development",
             _ => "`tapeline verify` walks what is stored and names what is damaged",
         };
         Self::failed(error.to_string()).next(next)

@@ -84,7 +84,7 @@ impl Stub {
     pub(super) fn client(&self) -> Client {
         // Another test may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        Client { url: self.url.clone(), key_id: "id".to_owned(), secret: "secret".into() }
+        Client { url: self.url.clone(), key_id: "id".to_owned(), secret: "secret".into(), ca: None }
     }
 
     /// The address.

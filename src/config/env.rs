@@ -1,5 +1,7 @@
 //! The environment: the one place where variables are read.
 
+use std::path::PathBuf;
+
 use secrecy::SecretString;
 
 /// Prefix of variables that are configuration: `TAPELINE__HTTP__LISTEN`.
@@ -14,6 +16,8 @@ pub struct Credentials {
     pub key_id: Option<String>,
     /// `TAPELINE_SECRET`: the key's secret.
     pub secret: Option<SecretString>,
+    /// `TAPELINE_CA`: the file of the authority of the node's certificate.
+    pub ca: Option<PathBuf>,
 }
 
 /// All variables that are configuration, for [`super::Layers`]. A value that is not UTF-8 is
@@ -33,6 +37,7 @@ pub fn env_credentials() -> Credentials {
         url: variable("TAPELINE_URL"),
         key_id: variable("TAPELINE_KEY_ID"),
         secret: variable("TAPELINE_SECRET").map(SecretString::from),
+        ca: variable("TAPELINE_CA").map(PathBuf::from),
     }
 }
 

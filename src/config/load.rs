@@ -248,6 +248,11 @@ impl Effective {
         let rules = [
             (!same_door, "http.admin_listen", "another address than http.listen"),
             (
+                http.tls_cert.is_some() == http.tls_key.is_some(),
+                "http.tls_key",
+                "given together with http.tls_cert, or both empty",
+            ),
+            (
                 http.connections_per_source_max <= http.connections_max,
                 "http.connections_per_source_max",
                 "at most http.connections_max",

@@ -23,5 +23,6 @@ mod env;
 pub use env::{Credentials, env_credentials, environment};
 pub use load::{ConfigError, DEFAULTS, Effective, Layers, Loaded, Source};
 pub use sections::{
-    Access, Config, Demo, History, Http, Ingest, Live, LogFormat, Node, Store, Tape, Telemetry,
+    Access, Config, Demo, History, Http, Ingest, Live, LogFormat, Node, Store, Subs, Tape, Telemetry,
+    TlsVersion,
 };

@@ -19,8 +19,12 @@ pub(super) enum Rule {
     Address,
     /// A folder.
     Folder,
+    /// A file, or nothing.
+    File,
     /// One of these texts.
     OneOf(&'static [&'static str]),
+    /// A list of lower-case words.
+    Words,
     /// Directives of the log filter.
     LogFilter,
     /// 32 bytes as base64url, or nothing.
@@ -44,6 +48,11 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("node.drain_ms", Rule::Number(1_000, 600_000)),
     ("http.listen", Rule::Address),
     ("http.admin_listen", Rule::Address),
+    ("http.tls_cert", Rule::File),
+    ("http.tls_key", Rule::File),
+    ("http.tls_min_version", Rule::OneOf(&["1.2", "1.3"])),
+    ("http.tls_handshake_ms", Rule::Number(100, HOUR_MS)),
+    ("http.tls_reload_ms", Rule::Number(100, HOUR_MS)),
     ("http.connections_max", Rule::Number(1, MANY)),
     ("http.connections_per_source_max", Rule::Number(1, MANY)),
     ("http.requests_in_flight_max", Rule::Number(1, MANY)),
@@ -98,12 +107,36 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("history.reads_max", Rule::Number(1, 65_536)),
     ("history.read_wait_ms", Rule::Number(0, 60_000)),
     ("live.latest_symbols_max", Rule::Number(0, MANY)),
+    ("live.feeds", Rule::Words),
+    ("live.auth_ms", Rule::Number(100, HOUR_MS)),
+    ("live.message_bytes_max", Rule::Number(4 * KIB, 64 * MIB)),
+    ("live.batch_bytes_max", Rule::Number(64 * KIB, 64 * MIB)),
+    ("live.symbols_per_connection_max", Rule::Number(1, MANY)),
+    ("live.streams_per_key_max", Rule::Number(0, MANY)),
+    ("live.outbox_bytes_max", Rule::Number(64 * KIB, GIB)),
+    ("live.stall_ms", Rule::Number(100, HOUR_MS)),
+    ("live.heartbeat_ms", Rule::Number(100, HOUR_MS)),
+    ("live.backlog_bytes_max", Rule::Number(MIB, 64 * GIB)),
+    ("live.resume_minutes", Rule::Number(0, 1_440)),
+    ("live.scans_max", Rule::Number(1, 1_000)),
+    ("live.scan_cache_bytes_max", Rule::Number(MIB, 64 * GIB)),
+    ("live.replay_requests_bytes_max", Rule::Number(KIB, 16 * GIB)),
+    ("live.move_ms", Rule::Number(0, 60_000)),
     ("live.bars_bytes_max", Rule::Number(MIB, 64 * GIB)),
     ("live.bars_mark_ms", Rule::Number(0, 10_000)),
     ("live.bars_slack_ms", Rule::Number(0, 60_000)),
     ("live.bars_quiet_ms", Rule::Number(1_000, HOUR_MS)),
     ("live.bars_asks_max", Rule::Number(1, 1_024)),
     ("live.bars_asks_queued_max", Rule::Number(1, MANY)),
+    ("subs.per_account_max", Rule::Number(1, 10_000)),
+    ("subs.deleted_per_account_max", Rule::Number(1, 100_000)),
+    ("subs.symbols_max", Rule::Number(1, 50_000)),
+    ("subs.conditions_max", Rule::Number(1, 95)),
+    ("subs.conflate_ms_max", Rule::Number(1, HOUR_MS)),
+    ("subs.filter_symbols_max", Rule::Number(1, MANY)),
+    ("subs.feed_symbols_max", Rule::Number(1, 100_000)),
+    ("subs.accounts_cached_max", Rule::Number(1, MANY)),
+    ("subs.refresh_ms", Rule::Number(0, HOUR_MS)),
     ("access.requests_per_minute", Rule::Number(1, MANY)),
     ("access.requests_burst", Rule::Number(1, MANY)),
     ("access.refresh_ms", Rule::Number(100, HOUR_MS)),
@@ -129,6 +162,10 @@ impl Rule {
                 Ok(number) => Value::Integer(number),
                 Err(_) => Value::String(text.to_owned()),
             },
+            Self::Words => {
+                let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+                Value::Array(words.map(|word| Value::String(word.to_owned())).collect())
+            }
             _ => Value::String(text.to_owned()),
         }
     }
@@ -147,7 +184,14 @@ impl Rule {
             }
             (Self::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Self::Folder, Value::String(text)) => !text.is_empty() && !text.contains('\0'),
+            (Self::File, Value::String(text)) => !text.contains('\0'),
             (Self::OneOf(texts), Value::String(text)) => texts.contains(&text.as_str()),
+            (Self::Words, Value::Array(words)) => words.iter().all(|word| {
+                word.as_str().is_some_and(|word| {
+                    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+                    !word.is_empty() && word.bytes().all(plain)
+                })
+            }),
             (Self::LogFilter, Value::String(text)) => {
                 !text.is_empty() && text.parse::<tracing_subscriber::filter::Targets>().is_ok()
             }
@@ -167,10 +211,12 @@ impl Rule {
             Self::Region => "1 to 16 of a-z, 0-9 and '-', the first a letter, such as \"us-east\"".to_owned(),
             Self::Address => "an IP address and port such as \"127.0.0.1:8080\"".to_owned(),
             Self::Folder => "the path of a folder".to_owned(),
+            Self::File => "the path of a file, or empty".to_owned(),
             Self::OneOf(texts) => {
                 let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
                 quoted.join(" or ")
             }
+            Self::Words => "a list of lower-case words such as [\"sip\", \"iex\"], or a,b".to_owned(),
             Self::LogFilter => "a level (error, warn, info, debug, trace) or directives such as \
                  \"info,tapeline::http=debug\""
                 .to_owned(),

@@ -27,6 +27,8 @@ pub struct Config {
     pub history: History,
     /// Latest values.
     pub live: Live,
+    /// Subscriptions and the feed.
+    pub subs: Subs,
     /// Keys and their limits.
     pub access: Access,
     /// Logs.
@@ -57,6 +59,18 @@ pub struct Http {
     pub listen: SocketAddr,
     /// Address of the admin door.
     pub admin_listen: SocketAddr,
+    /// PEM file of the certificate and its chain; none: no TLS.
+    #[serde(deserialize_with = "file")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[serde(deserialize_with = "file")]
+    pub tls_key: Option<PathBuf>,
+    /// The oldest version of TLS that is spoken.
+    pub tls_min_version: TlsVersion,
+    /// Time for a TLS handshake.
+    pub tls_handshake_ms: u64,
+    /// Pause between looks at the two files.
+    pub tls_reload_ms: u64,
     /// Open connections in all.
     pub connections_max: usize,
     /// Open connections from one source (IPv4 /24, IPv6 /64).
@@ -93,6 +107,17 @@ pub struct Http {
     pub request_ms: u64,
     /// Answers smaller than this are not compressed.
     pub compress_bytes_min: u64,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V1_3,
 }
 
 /// What a request of ticks may hold.
@@ -181,6 +206,36 @@ impl Store {
 pub struct Live {
     /// Symbols whose latest trade and quote are in memory.
     pub latest_symbols_max: usize,
+    /// Feeds of the stream.
+    pub feeds: Vec<String>,
+    /// A client must have shown a key by then.
+    pub auth_ms: u64,
+    /// A message of a client.
+    pub message_bytes_max: usize,
+    /// Ticks in a message to a client.
+    pub batch_bytes_max: usize,
+    /// Symbols of one connection.
+    pub symbols_per_connection_max: usize,
+    /// Connections of one key; 0: no limit.
+    pub streams_per_key_max: usize,
+    /// What waits for one client.
+    pub outbox_bytes_max: usize,
+    /// How long a client may take nothing.
+    pub stall_ms: u64,
+    /// How often there is a heartbeat.
+    pub heartbeat_ms: u64,
+    /// Deliveries that are not handed out yet.
+    pub backlog_bytes_max: usize,
+    /// How far back a client may resume.
+    pub resume_minutes: u64,
+    /// Reads of tapes at once.
+    pub scans_max: usize,
+    /// Frames that they have read.
+    pub scan_cache_bytes_max: usize,
+    /// Which requests one replay has given.
+    pub replay_requests_bytes_max: usize,
+    /// Over which time clients are told to come back, at a stop.
+    pub move_ms: u64,
     /// Memory for bars that are open.
     pub bars_bytes_max: usize,
     /// After its end by the wall clock a minute of today closes.
@@ -193,6 +248,30 @@ pub struct Live {
     pub bars_asks_max: usize,
     /// Bars that wait to be asked of history.
     pub bars_asks_queued_max: usize,
+}
+
+/// Subscriptions and the feed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subs {
+    /// Subscriptions of one account.
+    pub per_account_max: usize,
+    /// Deleted subscriptions of one account that are remembered.
+    pub deleted_per_account_max: usize,
+    /// Symbols of one subscription.
+    pub symbols_max: usize,
+    /// Condition codes of one filter.
+    pub conditions_max: usize,
+    /// The longest span of which only the latest quote goes out.
+    pub conflate_ms_max: u32,
+    /// Symbols of one filter whose last price is remembered.
+    pub filter_symbols_max: usize,
+    /// Symbols of one answer of the feed.
+    pub feed_symbols_max: usize,
+    /// Accounts whose feed is in memory.
+    pub accounts_cached_max: usize,
+    /// How long that may be out of date where another node changed it.
+    pub refresh_ms: u64,
 }
 
 /// Keeper and reader.
@@ -265,6 +344,12 @@ pub struct Demo {
     pub ticks_per_second: u32,
     /// Seed of the market.
     pub seed: u64,
+}
+
+/// An empty text is no file.
+fn file<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then(|| PathBuf::from(text)))
 }
 
 /// An empty text is no secret.

@@ -33,6 +33,8 @@ struct State {
     under_way: BTreeMap<u64, Option<Instant>>,
     /// When the last exchange ended, once there was one.
     idle_since: Option<Instant>,
+    /// The connection speaks another protocol now, which has limits of its own.
+    upgraded: bool,
 }
 
 /// A connection that has to be closed.
@@ -54,10 +56,18 @@ impl Activity {
         Exchange { activity: Arc::clone(self), number }
     }
 
+    /// The connection goes over to another protocol: from now on it is not looked after here.
+    pub(super) fn upgrade(&self) {
+        self.0.lock().upgraded = true;
+    }
+
     /// Until when something must have moved, and what it is called if nothing has. Before the
     /// first request there is no such time, and none while handlers work.
     pub(super) fn due(&self, stall: Duration, idle: Duration) -> Option<(Instant, Overdue)> {
         let state = self.0.lock();
+        if state.upgraded {
+            return None;
+        }
         if state.under_way.is_empty() {
             return state.idle_since.map(|since| (since + idle, Overdue::Idle));
         }

@@ -82,6 +82,16 @@ fn is_alpaca(path: &str) -> bool {
     path.starts_with("/v2/")
 }
 
+/// Whether a request asks for a WebSocket.
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The key that a bearer token is: `ID.SECRET`.
+pub(super) fn key_of_token(token: &str) -> Option<(&str, &str)> {
+    token.split_once('.')
+}
+
 /// What a request shows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Shown {
@@ -111,7 +121,7 @@ impl Shown {
         let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
         let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("bearer") {
-            return Some(match rest.split_once('.') {
+            return Some(match key_of_token(rest) {
                 Some((id, secret)) => Self::Key { id: id.to_owned(), secret: secret.to_owned() },
                 None => Self::Token(rest.to_owned()),
             });
@@ -129,6 +139,10 @@ impl Shown {
 /// identity. The identity and the key's allowance are left with the answer as well, for the
 /// rate headers and the log.
 pub(super) async fn identify(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+    if is_upgrade(request.headers()) {
+        // A stream says in its own words what is wrong with a key.
+        return next.run(request).await;
+    }
     let admitted = match Shown::of(request.headers()) {
         Shown::Nothing => return next.run(request).await,
         Shown::Key { id, secret } => gate.keys.admit(&id, &secret, (gate.clock)()),

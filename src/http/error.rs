@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::access::AccessError;
 use crate::history::ReadError;
 use crate::store::{StoreError, StoreErrorKind};
+use crate::subs::{SubsError, TooMany};
 use crate::wire::beginning;
 
 /// An answer that is no success.
@@ -159,6 +160,35 @@ impl IntoResponse for ApiError {
             response.headers_mut().append(name, value);
         }
         response
+    }
+}
+
+impl From<SubsError> for ApiError {
+    fn from(error: SubsError) -> Self {
+        let message = error.to_string();
+        match error {
+            SubsError::Store(error) => error.into(),
+            SubsError::NoSuch(_) => Self::not_found(message).with("reason", "no_subscription"),
+            SubsError::Full { limit, most } => Self::unprocessable("limit", message)
+                .with("field", limit)
+                .with("expected", format!("at most {most} subscriptions")),
+            SubsError::KeyReused => {
+                Self::unprocessable("key_reused", message).with("field", "Idempotency-Key")
+            }
+            SubsError::Deleted => Self::new(StatusCode::CONFLICT, message)
+                .with("reason", "deleted")
+                .with("field", "Idempotency-Key"),
+            SubsError::Unwritten(detail) => Self::internal(&detail),
+        }
+    }
+}
+
+impl From<TooMany> for ApiError {
+    fn from(error: TooMany) -> Self {
+        Self::bad_request(error.to_string())
+            .with("reason", "limit")
+            .with("field", "subs.feed_symbols_max")
+            .with("expected", format!("at most {} symbols together", error.most))
     }
 }
 

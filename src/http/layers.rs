@@ -145,7 +145,13 @@ async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next
     let mut response = match of_address.retry_after_s {
         Some(seconds) => {
             gate.metrics.http_refused.with_label_values(&["address_rate"]).inc();
-            auth::too_many(seconds).into_response()
+            if auth::is_upgrade(request.headers()) {
+                // SDKs of streams give up for good at a 4xx.
+                ApiError::unavailable("address_rate", "too many connections from this address", seconds)
+                    .into_response()
+            } else {
+                auth::too_many(seconds).into_response()
+            }
         }
         None => answered(&gate, request, next, &id).await,
     };

@@ -27,13 +27,15 @@ use std::sync::Arc;
 use axum::Router;
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use crate::access::{Audit, Keys, MonoClock, SourceLimiter};
 use crate::config::Config;
 use crate::history::Reader;
 use crate::ingest::Intake;
-use crate::live::Newest;
+use crate::live::{Live, Newest};
 use crate::market::Nanos;
+use crate::subs::Subs;
 use crate::telemetry::{Health, Metrics};
 
 mod activity;
@@ -47,10 +49,14 @@ pub mod limits;
 pub mod openapi;
 pub mod ops;
 mod params;
+pub mod receipts;
 pub mod server;
 mod socket;
+pub mod stream;
+pub mod subs;
 pub mod symbols;
 pub mod ticks;
+pub mod tls;
 pub mod types;
 #[cfg(test)]
 mod tests;
@@ -125,12 +131,32 @@ pub struct App {
     pub reader: Arc<Reader>,
     /// Where the latest of each series comes from.
     pub newest: Arc<Newest>,
+    /// Where streams come from.
+    pub streams: Arc<Streams>,
+    /// Subscriptions.
+    pub subs: Arc<Subs>,
+}
+
+/// The hubs of the feeds, and the tasks of the connections.
+pub struct Streams {
+    /// What is on the tapes.
+    pub live: Arc<Live>,
+    /// Made-up data.
+    pub test: Arc<Live>,
+    /// One task a connection.
+    pub tasks: TaskTracker,
 }
 
 /// The public door.
 pub fn router(app: Arc<App>) -> Router {
     let gate = Arc::clone(&app.gate);
-    let routes = Router::new().merge(ticks::routes()).merge(alpaca::routes()).merge(symbols::routes());
+    let routes = Router::new()
+        .merge(ticks::routes())
+        .merge(alpaca::routes())
+        .merge(symbols::routes())
+        .merge(stream::routes())
+        .merge(subs::routes())
+        .merge(receipts::routes());
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 

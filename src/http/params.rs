@@ -1,8 +1,16 @@
-//! Query parameters: decoded, each known and given once, and read into types.
+//! Query parameters: decoded, each known and given once, and read into types. And headers that
+//! several doors read.
+
+use axum::http::HeaderMap;
 
 use super::ApiError;
 use crate::market::{Nanos, Symbol, TimeError, calendar};
 use crate::wire::beginning;
+
+/// Names a request.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// The most characters of a name that a client gives.
+const NAME_BYTES_MAX: usize = 255;
 
 /// The parameters of a request, in the order they were given.
 pub(super) struct Params {
@@ -177,6 +185,35 @@ pub(super) fn day(text: &str) -> Option<chrono::NaiveDate> {
             _ => byte.is_ascii_digit(),
         });
     shape.then(|| chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()).flatten()
+}
+
+/// A header's text; a second header of the name, or one that is no printable ASCII, is an error.
+///
+/// # Errors
+/// 400 that names it.
+pub(super) fn header_text<'h>(
+    headers: &'h HeaderMap,
+    name: &'static str,
+) -> Result<Option<&'h str>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(ApiError::bad_field(name, "", "given once"));
+    }
+    let text = value.to_str().map_err(|_| ApiError::bad_field(name, "", "printable ASCII"))?;
+    Ok(Some(text.trim()))
+}
+
+/// A name that a client gives in a header or parameter.
+///
+/// # Errors
+/// 400 that names it.
+pub(super) fn named(field: &str, name: &str) -> Result<String, ApiError> {
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
+    if fits && name.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
+        return Ok(name.to_owned());
+    }
+    Err(ApiError::bad_field(field, name, "1 to 255 printable ASCII characters"))
 }
 
 fn one_of_text(words: &[&str]) -> String {

@@ -5,7 +5,9 @@
 //! headers of its first request within `http.first_request_ms`, or those of a later one within
 //! `http.header_read_ms` after the last answer, is closed, also an HTTP/2 one that answers
 //! pings. One that takes nothing of an answer for `http.write_stall_ms` is closed and counted.
-//! The limits sit in [`ConnectionLimits`], an acceptor: TLS wraps around it.
+//! The limits sit in [`ConnectionLimits`], an acceptor: TLS wraps around it ([`super::tls`]), and
+//! around TLS, where the bytes are plain, [`Enveloping`]. A handshake counts as a connection, and
+//! is closed when it is not over within `http.tls_handshake_ms`.
 //!
 //! Size and number of headers are refused by [`super::limits`] in the one envelope. The protocol
 //! layer's own limits lie above those; what reaches even them is answered by [`super::bare`].
@@ -18,14 +20,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::AddExtension;
-use axum_server::Handle;
 use axum_server::accept::Accept;
+use axum_server::{Handle, Server};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tower::Layer as _;
 
 use super::activity::Activity;
+use super::bare::Enveloping;
 use super::socket::{LimitedStream, Patience};
+use super::tls::Tls;
 use crate::config;
 use crate::telemetry::Metrics;
 
@@ -40,7 +44,7 @@ const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
 const HEADER_BYTES_ABOVE: usize = 128 * 1024;
 const HEADERS_ABOVE: usize = 64;
 
-/// Serves a router until `handle` shuts it down: [`Handle::graceful_shutdown`] stops accepting,
+/// Serves a router, over TLS where there is one, until `handle` shuts it down: [`Handle::graceful_shutdown`] stops accepting,
 /// lets running requests end within its time, and closes idle connections at once.
 ///
 /// # Errors
@@ -51,11 +55,20 @@ pub async fn serve(
     config: &config::Http,
     metrics: Arc<Metrics>,
     handle: Handle<SocketAddr>,
+    tls: Option<&Tls>,
 ) -> io::Result<()> {
-    let mut server = axum_server::from_tcp(listener)?
-        .first_request_timeout(Duration::from_millis(config.first_request_ms))
-        .acceptor(ConnectionLimits::new(config, metrics))
-        .handle(handle);
+    let server = axum_server::from_tcp(listener)?.handle(handle);
+    let limits = ConnectionLimits::new(config, metrics);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    match tls {
+        None => tuned(server.acceptor(Enveloping(limits)), config).serve(service).await,
+        Some(tls) => tuned(server.acceptor(Enveloping(tls.around(limits))), config).serve(service).await,
+    }
+}
+
+/// The server with the times and limits of this configuration.
+fn tuned<A>(server: Server<SocketAddr, A>, config: &config::Http) -> Server<SocketAddr, A> {
+    let mut server = server.first_request_timeout(Duration::from_millis(config.first_request_ms));
     let header_bytes = config.header_bytes_max.saturating_add(HEADER_BYTES_ABOVE);
     server
         .http_builder()
@@ -71,7 +84,7 @@ pub async fn serve(
         .max_send_buf_size(HTTP2_SEND_BYTES_MAX)
         .keep_alive_interval(HTTP2_PING_AFTER)
         .keep_alive_timeout(HTTP2_PONG_WITHIN);
-    server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
+    server
 }
 
 /// Admits connections within the limits and counts them until they close.
@@ -206,7 +219,7 @@ mod tests {
         let config = Config::with(sets).unwrap().http;
         let router = Router::new().route("/", get(async || "ok"));
         let (of_task, counted) = (handle.clone(), Arc::clone(&metrics));
-        tokio::spawn(async move { serve(listener, router, &config, counted, of_task).await });
+        tokio::spawn(async move { serve(listener, router, &config, counted, of_task, None).await });
         (address, handle, metrics)
     }
 

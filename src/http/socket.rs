@@ -10,13 +10,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::activity::{Activity, Overdue};
-use super::bare;
 use super::server::Place;
 use crate::telemetry::Metrics;
 
@@ -45,8 +43,6 @@ pub(super) struct LimitedStream {
     /// Since when the socket takes no bytes.
     blocked_since: Option<Instant>,
     timer: Pin<Box<Sleep>>,
-    /// What goes out instead of an answer that the protocol layer made by itself.
-    instead: Option<Bytes>,
     linger: Option<Linger>,
     metrics: Arc<Metrics>,
     _place: Place,
@@ -67,7 +63,6 @@ impl LimitedStream {
             patience,
             blocked_since: None,
             timer: Box::pin(tokio::time::sleep(patience.stall)),
-            instead: None,
             linger: None,
             metrics,
             _place: place,
@@ -143,22 +138,6 @@ impl LimitedStream {
             }
         }
     }
-
-    /// Writes what stands for an answer of `length` bytes, which counts as written at the end.
-    fn poll_instead(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
-        while let Some(rest) = &mut self.instead {
-            let written = Pin::new(&mut self.stream).poll_write(cx, rest);
-            if let Poll::Ready(Ok(count)) = written {
-                rest.advance(count);
-                if rest.is_empty() {
-                    self.instead = None;
-                }
-            } else {
-                return self.written(cx, written);
-            }
-        }
-        self.written(cx, Poll::Ready(Ok(length)))
-    }
 }
 
 impl AsyncRead for LimitedStream {
@@ -181,12 +160,6 @@ impl AsyncRead for LimitedStream {
 
 impl AsyncWrite for LimitedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.instead.is_none() {
-            self.instead = bare::enveloped(bytes);
-        }
-        if self.instead.is_some() {
-            return self.poll_instead(cx, bytes.len());
-        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, written)
     }
@@ -210,11 +183,6 @@ impl AsyncWrite for LimitedStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(first) = slices.first()
-            && (self.instead.is_some() || bare::is_bare(first))
-        {
-            return self.poll_write(cx, first);
-        }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.written(cx, written)
     }

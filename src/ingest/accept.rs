@@ -1,11 +1,12 @@
 //! One request from its first byte to its answer.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::{Admission, Full, Share};
 use super::claims::{Claim, Claims};
-use super::{Ack, AppendError, Batch, POSITION_PREFIX, Tape, verdict};
+use super::{Ack, AppendError, Batch, Memory, POSITION_PREFIX, Tape, verdict};
 use crate::market::{Correction, Event, Nanos, Origin, RequestKey, Row, Status, Tick};
 use crate::seal::Keyring;
 use crate::tape::{self, BodyHash, Remembered};
@@ -104,6 +105,17 @@ pub enum Fate {
     TooLarge(tape::Refusal),
 }
 
+/// What became of a request, as far as this node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The positions that are stored, ascending.
+    pub stored: Vec<Range<u32>>,
+    /// More of it may be stored: it is under way, or it ended without knowing.
+    pub is_open: bool,
+    /// How long ago the memory begins, in milliseconds: older requests may be forgotten.
+    pub reaches_back_ms: u64,
+}
+
 /// Why a request is not answered with verdicts.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
@@ -148,6 +160,17 @@ impl Intake {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.admission.held()
+    }
+
+    /// What became of the request that an account named by an `Idempotency-Key`.
+    #[must_use]
+    pub fn standing(&self, account: &str, key: &str) -> Standing {
+        let request = RequestKey::of_idempotency_key(account, key);
+        // The claim first: a request that ends meanwhile is in the memory by then.
+        let is_open = self.claims.is_open(request);
+        let Memory { receipt, reaches_back_ms } = self.tape.memory(request);
+        let stored = receipt.map(|receipt| receipt.delivered).unwrap_or_default();
+        Standing { stored, is_open, reaches_back_ms }
     }
 
     /// Admits a request; `now` is the wall clock.
@@ -286,8 +309,10 @@ impl Intake {
         let limit = Duration::from_millis(self.config.answer_ms);
         let appended = tokio::time::timeout(limit, self.tape.append(batch)).await;
         let appended = appended.unwrap_or(Err(AppendError::Unknown));
-        if let (Some(claim), Err(AppendError::Refused(_))) = (claim, &appended) {
-            claim.give_back();
+        match (claim, &appended) {
+            (Some(claim), Err(AppendError::Refused(_))) => claim.give_back(),
+            (Some(claim), Ok(_)) => claim.settle(),
+            _ => {}
         }
         Ok(self.keys.token(POSITION_PREFIX, &appended?.encode()))
     }

@@ -37,6 +37,8 @@ struct Holders {
     body: BodyHash,
     under_way: usize,
     until: Option<Instant>,
+    /// The last request that ended did so without knowing whether its ticks are stored.
+    is_uncertain: bool,
 }
 
 impl Claims {
@@ -45,12 +47,25 @@ impl Claims {
     pub(super) fn claim(&self, request: RequestKey, body: BodyHash) -> Option<Claim> {
         let mut claimed = self.0.lock();
         claimed.forget(Instant::now());
-        let holders = claimed.by_key.entry(request).or_insert(Holders { body, under_way: 0, until: None });
+        let holders = claimed.by_key.entry(request).or_insert(Holders {
+            body,
+            under_way: 0,
+            until: None,
+            is_uncertain: false,
+        });
         if holders.body != body {
             return None;
         }
         holders.under_way += 1;
-        Some(Claim { claims: Arc::clone(&self.0), request, is_void: false })
+        Some(Claim { claims: Arc::clone(&self.0), request, end: End::Uncertain })
+    }
+
+    /// Whether more of a request may be stored than is told: one with the key is under way, or the
+    /// last one that ended does not know.
+    pub(super) fn is_open(&self, request: RequestKey) -> bool {
+        let mut claimed = self.0.lock();
+        claimed.forget(Instant::now());
+        claimed.by_key.get(&request).is_some_and(|holders| holders.under_way > 0 || holders.is_uncertain)
     }
 }
 
@@ -80,13 +95,29 @@ impl Claimed {
 pub(super) struct Claim {
     claims: Arc<Mutex<Claimed>>,
     request: RequestKey,
-    is_void: bool,
+    end: End,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Its ticks may be stored.
+    Uncertain,
+    /// They are.
+    Stored,
+    /// Nothing of it is or will be stored.
+    Void,
 }
 
 impl Claim {
     /// Ends the claim at once: nothing of the request is or will be stored.
     pub(super) fn give_back(mut self) {
-        self.is_void = true;
+        self.end = End::Void;
+    }
+
+    /// Ends the claim of a request whose ticks are stored; it lingers.
+    pub(super) fn settle(mut self) {
+        self.end = End::Stored;
     }
 }
 
@@ -97,7 +128,8 @@ impl Drop for Claim {
         let until = now + LINGER;
         let Some(holders) = claimed.by_key.get_mut(&self.request) else { return };
         holders.under_way = holders.under_way.saturating_sub(1);
-        if !self.is_void {
+        if self.end != End::Void {
+            holders.is_uncertain = self.end == End::Uncertain;
             holders.until = Some(until);
             claimed.lingering.push_back((until, self.request));
         } else if holders.under_way == 0 && holders.until.is_none() {
@@ -132,6 +164,24 @@ mod tests {
         claims.claim(KEY, OTHER).unwrap().give_back();
         claims.claim(KEY, ONE).unwrap().give_back();
         assert!(claims.0.lock().by_key.is_empty() && claims.0.lock().lingering.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_open_until_one_with_its_key_is_known_to_be_stored() {
+        let claims = Claims::default();
+        assert!(!claims.is_open(KEY));
+        let first = claims.claim(KEY, ONE).unwrap();
+        assert!(claims.is_open(KEY), "it is under way");
+        drop(first);
+        assert!(claims.is_open(KEY), "it does not know");
+        let (again, refused) = (claims.claim(KEY, ONE).unwrap(), claims.claim(KEY, ONE).unwrap());
+        refused.give_back();
+        again.settle();
+        assert!(!claims.is_open(KEY), "the repetition knows");
+        assert!(claims.claim(KEY, OTHER).is_none());
+        drop(claims.claim(KEY, ONE).unwrap());
+        tokio::time::advance(LINGER).await;
+        assert!(!claims.is_open(KEY), "by then the tape has learned of it");
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,9 +28,11 @@ mod accept;
 use async_trait::async_trait;
 
 use crate::market::{RequestKey, Row};
-use crate::tape::{BodyHash, Refusal, Remembered, WaitToken};
+use crate::tape::{BodyHash, Receipt, Refusal, Remembered, WaitToken};
 
-pub use accept::{Answer, Fate, Intake, IntakeConfig, Options, Request, RequestName, TakeError, Taking};
+pub use accept::{
+    Answer, Fate, Intake, IntakeConfig, Options, Request, RequestName, Standing, TakeError, Taking,
+};
 pub use admission::{Admission, Full, Share};
 
 /// The prefix of the token by which an acknowledged request can be waited for.
@@ -74,9 +76,21 @@ pub enum AppendError {
     Unknown,
 }
 
+/// What the memory of a node has of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What of it is delivered, where anything is.
+    pub receipt: Option<Receipt>,
+    /// How long ago the memory begins, in milliseconds: older requests may be forgotten.
+    pub reaches_back_ms: u64,
+}
+
 /// This node's tape, as a request sees it.
 #[async_trait]
 pub trait Tape: Send + Sync {
+    /// What the node has of this request.
+    fn memory(&self, request: RequestKey) -> Memory;
+
     /// How the node remembers this request.
     fn remembered(&self, request: RequestKey, body: BodyHash) -> Remembered;
 

@@ -25,6 +25,16 @@ struct MemoryTape {
 
 #[async_trait]
 impl Tape for MemoryTape {
+    fn memory(&self, request: RequestKey) -> Memory {
+        let batches = self.batches.lock().unwrap();
+        let known = batches.iter().find(|batch| batch.request == request);
+        let receipt = known.map(|batch| Receipt {
+            body: batch.body,
+            delivered: batch.rows.iter().map(|row| row.origin.index..row.origin.index + 1).collect(),
+        });
+        Memory { receipt, reaches_back_ms: 5 }
+    }
+
     fn remembered(&self, _: RequestKey, _: BodyHash) -> Remembered {
         self.remembered
     }
@@ -117,6 +127,30 @@ async fn good_ticks_go_on_and_bad_ones_are_named() {
     assert!(answer.position.as_deref().unwrap().starts_with(POSITION_PREFIX));
     drop(answer);
     assert_eq!(bench.intake.held_bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_standing_says_what_is_stored_and_what_may_be() {
+    let key = || request(RequestName::Key("k".to_owned()), Options::default());
+    let bench = Bench::new(MemoryTape::default());
+    let unseen = Standing { stored: Vec::new(), is_open: false, reaches_back_ms: 5 };
+    assert_eq!(bench.intake.standing("acme", "k"), unseen);
+    bench.post(key(), &lines(&["1", "0", "2"])).await.unwrap();
+    let stored = Standing { stored: vec![0..1, 2..3], ..unseen.clone() };
+    assert_eq!(bench.intake.standing("acme", "k"), stored);
+    assert_eq!(bench.intake.standing("other", "k"), unseen, "another account has none");
+    for (error, is_open) in [(AppendError::Unknown, true), (AppendError::Refused(Refusal::Draining), false)] {
+        let bench = Bench::new(MemoryTape { fails: Some(error), ..MemoryTape::default() });
+        bench.post(key(), &line("1")).await.unwrap_err();
+        assert_eq!(bench.intake.standing("acme", "k").is_open, is_open);
+    }
+    let bench = Bench::new(MemoryTape { hangs: true, ..MemoryTape::default() });
+    let body = line("1");
+    let mut post = Box::pin(bench.post(key(), &body));
+    assert!(futures::poll!(&mut post).is_pending());
+    assert!(bench.intake.standing("acme", "k").is_open, "under way");
+    drop(post);
+    assert!(bench.intake.standing("acme", "k").is_open, "nobody waited for its end");
 }
 
 #[tokio::test]

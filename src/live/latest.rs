@@ -1,15 +1,57 @@
-//! The memory of the latest trade and quote of each symbol.
+//! The memory of what is latest of each symbol.
 
 use std::collections::HashMap;
 
 use crate::bars::Period;
 use crate::bars::conditions::{OpenClose, updates};
-use crate::market::{Event, Kind, Nanos, Place, Quote, Row, Symbol, Trade};
+use crate::history::BarSpan;
+use crate::market::{Event, Kind, Nanos, Place, Quote, Row, Symbol, Tick, Trade};
 
 /// A trade, and where it stands in the order of history.
 pub type Traded = Newer<Trade>;
 /// A quote, and where it stands in the order of history.
 pub type Quoted = Newer<Quote>;
+
+/// What of a symbol is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// The latest trade that sets a price.
+    Trade,
+    /// The latest quote.
+    Quote,
+    /// The last minute bar that is closed, with what late trades and corrections made of it.
+    Bar,
+    /// The daily bar of the last day that has one; of today's the state is at most a minute old.
+    DailyBar,
+    /// The latest trading status.
+    Status,
+    /// The latest limit-up limit-down band.
+    Luld,
+}
+
+impl Member {
+    /// The kind of the series that it is the newest of.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Trade => Kind::Trade,
+            Self::Quote => Kind::Quote,
+            Self::Bar => Kind::MinuteBar,
+            Self::DailyBar => Kind::DayBar,
+            Self::Status => Kind::Status,
+            Self::Luld => Kind::Luld,
+        }
+    }
+}
+
+/// A question for the newest of one series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The symbol.
+    pub symbol: Symbol,
+    /// What of it.
+    pub member: Member,
+}
 
 /// What is newest of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,9 +106,91 @@ impl<T: Clone> Slot<T> {
         }
     }
 
+    /// What is known, perhaps that there is nothing; none where history must be read.
+    const fn known(&self) -> Option<Option<&Newer<T>>> {
+        if self.loaded { Some(self.newest.as_ref()) } else { None }
+    }
+
     /// `Ok`: what is known, perhaps that there is nothing; `Err`: history must be read.
     fn get(&self) -> Result<Option<Newer<T>>, Load> {
         if self.loaded { Ok(self.newest.clone()) } else { Err(Load { epoch: self.epoch }) }
+    }
+}
+
+/// A bar that history had, until something happens that may change it.
+#[derive(Clone, Copy, Debug)]
+struct BarSlot {
+    bar: Option<BarSpan>,
+    /// The minute in which it was read.
+    read_in: Option<Nanos>,
+    /// The earliest time of an event since that read was begun.
+    touched: Nanos,
+}
+
+impl BarSlot {
+    const UNREAD: Self = Self { bar: None, read_in: None, touched: Nanos(i64::MAX) };
+
+    fn touch(&mut self, time: Nanos) {
+        self.touched = self.touched.min(time);
+    }
+
+    /// A read of history begins: it sees all that happened before.
+    const fn begin(&mut self) {
+        *self = Self::UNREAD;
+    }
+
+    /// The last closed minute is known while nothing has happened before the running one.
+    fn minute(&self, minute: Nanos) -> Option<Option<BarSpan>> {
+        (self.read_in.is_some() && self.touched >= minute).then_some(self.bar)
+    }
+
+    /// A day is read again at most once a minute.
+    fn day(&self, minute: Nanos) -> Option<Option<BarSpan>> {
+        let untouched = self.touched == Nanos(i64::MAX);
+        (self.read_in == Some(minute) || self.read_in.is_some() && untouched).then_some(self.bar)
+    }
+}
+
+/// What is asked for less often, kept only of symbols of which it is.
+#[derive(Clone, Debug)]
+struct Rare {
+    minute: BarSlot,
+    day: BarSlot,
+    status: Slot<Event>,
+    luld: Slot<Event>,
+}
+
+impl Rare {
+    const fn new() -> Self {
+        let (minute, day) = (BarSlot::UNREAD, BarSlot::UNREAD);
+        Self { minute, day, status: Slot::new(), luld: Slot::new() }
+    }
+
+    fn apply(&mut self, row: &Row) {
+        let time = row.tick.time;
+        match &row.tick.event {
+            Event::Trade(_) => {
+                self.minute.touch(time);
+                self.day.touch(time);
+            }
+            Event::MinuteBar(_) => self.minute.touch(time),
+            Event::DayBar(_) => self.day.touch(time),
+            // What they amend may lie anywhere before.
+            Event::Correction(_) | Event::Cancel(_) => {
+                self.minute.touch(Nanos(0));
+                self.day.touch(Nanos(0));
+            }
+            event @ Event::Status(_) => self.status.offer(row.place(), time, event),
+            event @ Event::Luld(_) => self.luld.offer(row.place(), time, event),
+            Event::Quote(_) => {}
+        }
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.minute.bar.is_none()
+            && self.day.bar.is_none()
+            && self.status.newest.is_none()
+            && self.luld.newest.is_none()
     }
 }
 
@@ -74,6 +198,38 @@ impl<T: Clone> Slot<T> {
 struct Series {
     trade: Slot<Trade>,
     quote: Slot<Quote>,
+    rare: Option<Box<Rare>>,
+}
+
+impl Series {
+    const fn new() -> Self {
+        Self { trade: Slot::new(), quote: Slot::new(), rare: None }
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_with(|| Box::new(Rare::new()))
+    }
+
+    fn bar(&mut self, member: Member) -> Option<&mut BarSlot> {
+        match member {
+            Member::Bar => Some(&mut self.rare().minute),
+            Member::DailyBar => Some(&mut self.rare().day),
+            _ => None,
+        }
+    }
+
+    fn event(&mut self, member: Member) -> Option<&mut Slot<Event>> {
+        match member {
+            Member::Status => Some(&mut self.rare().status),
+            Member::Luld => Some(&mut self.rare().luld),
+            _ => None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let rare = self.rare.as_ref().is_none_or(|rare| rare.is_empty());
+        self.trade.newest.is_none() && self.quote.newest.is_none() && rare
+    }
 }
 
 /// The latest of each symbol.
@@ -100,20 +256,39 @@ impl Latest {
 
     /// Takes a tick that was delivered live.
     pub fn apply(&mut self, row: &Row) {
-        let (symbol, time) = (row.tick.symbol, row.tick.time);
-        let taken_back = matches!(row.tick.kind(), Kind::Correction | Kind::Cancel);
-        let told = match &row.tick.event {
-            Event::Trade(trade) => sets_price(trade),
-            Event::Quote(_) => true,
-            _ => taken_back,
-        };
         // Of a symbol that nobody has asked for nothing need be known: who asks reads history.
-        let Some(series) = self.symbols.get_mut(&symbol).filter(|_| told) else { return };
+        let Some(series) = self.symbols.get_mut(&row.tick.symbol) else { return };
+        let time = row.tick.time;
         match &row.tick.event {
-            Event::Trade(trade) => series.trade.offer(row.place(), time, trade),
+            Event::Trade(trade) if sets_price(trade) => series.trade.offer(row.place(), time, trade),
             Event::Quote(quote) => series.quote.offer(row.place(), time, quote),
-            _ => series.trade.forget(),
+            Event::Correction(_) | Event::Cancel(_) => series.trade.forget(),
+            _ => {}
         }
+        if let Some(rare) = &mut series.rare {
+            rare.apply(row);
+        }
+    }
+
+    /// What is known of the newest, as a tick, where the running minute began at `minute`; none
+    /// where history must be read.
+    #[must_use]
+    pub fn known(&self, ask: Ask, minute: Nanos) -> Option<Option<Tick>> {
+        let Ask { symbol, member } = ask;
+        let series = self.symbols.get(&symbol)?;
+        let tick = |time, event| Tick { symbol, time, event };
+        let of_bar = |bar: Option<BarSpan>| bar.map(|bar| tick(bar.time, Event::MinuteBar(bar.bar)));
+        Some(match member {
+            Member::Trade => series.trade.known()?.map(|newest| tick(newest.time, Event::Trade(newest.what))),
+            Member::Quote => series.quote.known()?.map(|newest| tick(newest.time, Event::Quote(newest.what))),
+            Member::Bar => of_bar(series.rare.as_ref()?.minute.minute(minute)?),
+            Member::DailyBar => of_bar(series.rare.as_ref()?.day.day(minute)?),
+            Member::Status | Member::Luld => {
+                let rare = series.rare.as_ref()?;
+                let slot = if member == Member::Status { &rare.status } else { &rare.luld };
+                slot.known()?.map(|newest| tick(newest.time, newest.what.clone()))
+            }
+        })
     }
 
     /// The latest trade: what is known, or the read of history that is to be made.
@@ -148,6 +323,38 @@ impl Latest {
         }
     }
 
+    /// A read of history for a bar begins: what is told of the symbol from now on counts.
+    pub fn begin_bar(&mut self, symbol: Symbol, member: Member) {
+        if let Some(slot) = self.series(symbol).and_then(|series| series.bar(member)) {
+            slot.begin();
+        }
+    }
+
+    /// What it found, in the running minute.
+    pub fn bar_loaded(&mut self, symbol: Symbol, member: Member, minute: Nanos, found: Option<BarSpan>) {
+        if let Some(slot) = self.symbols.get_mut(&symbol).and_then(|series| series.bar(member)) {
+            (slot.bar, slot.read_in) = (found, Some(minute));
+            self.keep_or_drop(symbol);
+        }
+    }
+
+    /// The latest status or band: what is known, or the read of history that is to be made.
+    ///
+    /// # Errors
+    /// [`Load`], for [`Self::event_loaded`].
+    pub fn event(&mut self, symbol: Symbol, member: Member) -> Result<Option<Newer<Event>>, Load> {
+        let slot = self.series(symbol).and_then(|series| series.event(member));
+        slot.map_or(Err(Load { epoch: u64::MAX }), |slot| slot.get())
+    }
+
+    /// What history had.
+    pub fn event_loaded(&mut self, symbol: Symbol, member: Member, load: Load, found: Option<Newer<Event>>) {
+        if let Some(slot) = self.symbols.get_mut(&symbol).and_then(|series| series.event(member)) {
+            slot.loaded(load, found);
+            self.keep_or_drop(symbol);
+        }
+    }
+
     /// Symbols in memory.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -162,8 +369,7 @@ impl Latest {
 
     /// A symbol that has nothing takes no room: whoever asks for names that are none fills nothing.
     fn keep_or_drop(&mut self, symbol: Symbol) {
-        let has = |series: &Series| series.trade.newest.is_some() || series.quote.newest.is_some();
-        if self.symbols.get(&symbol).is_some_and(|series| !has(series)) {
+        if self.symbols.get(&symbol).is_some_and(Series::is_empty) {
             self.symbols.remove(&symbol);
         }
     }
@@ -173,8 +379,7 @@ impl Latest {
         if self.symbols.len() >= self.symbols_max && !self.symbols.contains_key(&symbol) {
             return None;
         }
-        let fresh = || Series { trade: Slot::new(), quote: Slot::new() };
-        Some(self.symbols.entry(symbol).or_insert_with(fresh))
+        Some(self.symbols.entry(symbol).or_insert_with(Series::new))
     }
 }
 

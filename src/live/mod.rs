@@ -1,19 +1,142 @@
-//! What is new: the latest trade and quote of each symbol, in memory, fed by what the follower
-//! delivers, and behind it history.
+//! What is new: streams of ticks to the clients that asked for them, and the latest values.
 //!
-//! [`Latest`] is a pure state machine. What it says of a series it has read from history once
-//! and kept up since; what it has not read yet, or no longer knows after a correction, is read by
-//! [`Newest`], once for all who ask at that moment. Backfills do not reach the memory.
+//! | part | what it does | in memory |
+//! |---|---|---|
+//! | [`Interest`] | what a client asked for, by channel and symbol | 100 B a symbol |
+//! | [`Hub`] | each delivery to those who asked, encoded once a form, nobody waited for | `live.backlog_bytes_max` of deliveries |
+//! | `Outbox` | what waits for one client; its bytes are shared | `live.outbox_bytes_max` a client |
+//! | [`Stream`] | one client: its replay, its place in the hub, its cursor | some 2 KB |
+//! | `Scans` | tapes read for those who resume, a few at once, shared | `live.scan_cache_bytes_max` |
+//! | [`OpenBars`] | minute and daily bars, folded as trades come and told as they close | `live.bars_bytes_max` |
+//! | [`Latest`] | the latest trade and quote of each symbol | some 400 B a symbol, as much again with bars |
+//! | [`Newest`] | behind it history, once for all who ask | |
 //!
-//! [`OpenBars`] folds minute and daily bars as they come and tells them as they close.
+//! What it promises. Each accepted tick of a request reaches a client once (the view's memory of
+//! requests); in order a tape and a series. Backfills reach neither streams nor latest values. A
+//! client that does not keep up costs the others nothing. A cursor covers what the client was
+//! given and nothing else; who comes back with it, to whatever node, is given the rest, or told
+//! what is lost.
 //!
-//! Numbers: some 400 B a symbol, at most `live.latest_symbols_max` symbols; those beyond are read
-//! from history at each request.
+//! [`Newest::newest`] answers many series under one lock, for feeds; bars, statuses and bands are
+//! remembered only of symbols of which they are asked for there. Beyond
+//! `live.latest_symbols_max` symbols the latest is read from history at each request.
 
 mod bars;
+mod channel;
+mod cursor;
+mod encode;
+mod hub;
+mod index;
+mod interest;
 mod latest;
 mod newest;
+mod outbox;
+mod scans;
+mod stream;
+mod subscriber;
+pub mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 
 pub use bars::{AskId, BarCounts, BarLimits, BarsEffect, OpenBars};
-pub use latest::{Latest, Load, Quoted, Traded};
+pub use channel::Channel;
+pub use cursor::{CURSOR_PREFIX, Cursor, CursorError};
+pub use encode::{Codec, Form, Piece, payload};
+pub use hub::{Heard, Hub, HubConfig, HubStatus, Turned};
+pub use interest::{ALL_SYMBOLS, Interest, Selection};
+pub use latest::{Ask, Latest, Load, Member, Quoted, Traded};
 pub use newest::{Newest, Snapshot};
+pub use outbox::Taken;
+pub use scans::Scans;
+pub use stream::{Gap, GapReason, Next, Start, Stream, StreamAsk};
+pub use subscriber::{End, Personal, Picker, Subscriber};
+
+use crate::market::Nanos;
+use crate::tape::tasks::{NowFn, SharedView};
+use crate::tape::{Mono, RequestConfig};
+
+/// The tapes, as streams need them.
+pub struct Tapes {
+    /// What is followed.
+    pub view: Arc<SharedView>,
+    /// What is further back.
+    pub scans: Scans,
+}
+
+/// A hub and what is behind it: streams are opened here.
+pub struct Live {
+    hub: Hub,
+    tape: Arc<Tapes>,
+    config: LiveConfig,
+    now: NowFn,
+}
+
+/// Limits of streams.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveConfig {
+    /// How far back a client may resume.
+    pub resume_ms: u64,
+    /// The memory of requests of one replay.
+    pub replay_memory_bytes_max: usize,
+    /// Streams of one key; 0: no limit.
+    pub streams_per_key_max: usize,
+    /// What it carries is on the tapes: there are cursors, and who did not keep up reads on.
+    pub is_taped: bool,
+}
+
+/// Why there is no stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoStream {
+    /// The key has as many as it may.
+    #[error("this key has as many streams as live.streams_per_key_max allows")]
+    TooMany,
+    /// The node is stopping.
+    #[error("this node is stopping")]
+    Stopping,
+}
+
+impl Live {
+    /// Over a hub.
+    #[must_use]
+    pub const fn new(hub: Hub, tape: Arc<Tapes>, config: LiveConfig, now: NowFn) -> Self {
+        Self { hub, tape, config, now }
+    }
+
+    /// The hub.
+    #[must_use]
+    pub const fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Opens a stream that has asked for nothing yet.
+    ///
+    /// # Errors
+    /// [`NoStream`]
+    pub fn open(self: &Arc<Self>, ask: StreamAsk<'_>) -> Result<Stream, NoStream> {
+        let max = self.config.streams_per_key_max;
+        if max > 0 && ask.session.is_none() && self.hub.clients_of(ask.key_id) >= max {
+            return Err(NoStream::TooMany);
+        }
+        let subscriber = self.hub.register(ask.form, ask.key_id, ask.session).ok_or(NoStream::Stopping)?;
+        subscriber.personalize(|personal| *personal = ask.personal);
+        Ok(Stream::new(Arc::clone(self), subscriber))
+    }
+
+    fn now(&self) -> Nanos {
+        (self.now)().wall
+    }
+
+    fn mono(&self) -> Mono {
+        (self.now)().mono
+    }
+
+    fn resume_nanos(&self) -> i64 {
+        i64::try_from(self.config.resume_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000)
+    }
+
+    fn replay_memory(&self) -> RequestConfig {
+        RequestConfig { bytes_max: self.config.replay_memory_bytes_max, ..RequestConfig::default() }
+    }
+}

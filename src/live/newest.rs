@@ -6,13 +6,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as Turn;
 
-use super::latest::{Latest, Newer, Quoted, Traded, sets_price};
+use super::latest::{Ask, Latest, Member, Newer, Quoted, Traded, sets_price};
 use crate::bars::Timeframe;
 use crate::history::{BarQuery, BarSpan, Entry, ReadError, Reader};
-use crate::market::{Event, Kind, Nanos, Series, Symbol};
+use crate::market::{Event, Kind, Nanos, Series, Symbol, Tick};
 use crate::store::Order;
 use crate::tape::Delivery;
 use crate::wire::Mark;
+
+/// Answers of the memory for which its lock is held at once.
+const ASKS_AT_ONCE: usize = 256;
 
 /// What a symbol is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,100 @@ impl Newest {
     #[must_use]
     pub fn symbols(&self) -> usize {
         self.latest.lock().len()
+    }
+
+    /// The newest of many series, in the order asked: what the memory knows under one lock, the
+    /// rest from history. A daily bar is told as a minute bar is.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn newest(&self, asks: &[Ask], now: Nanos) -> Result<Vec<Option<Tick>>, ReadError> {
+        let minute = now.floor(Nanos::MINUTE);
+        let (mut ticks, mut missing) = (Vec::with_capacity(asks.len()), Vec::new());
+        for some in asks.chunks(ASKS_AT_ONCE) {
+            let latest = self.latest.lock();
+            for ask in some {
+                let known = latest.known(*ask, minute);
+                if known.is_none() {
+                    missing.push((ticks.len(), *ask));
+                }
+                ticks.push(known.flatten());
+            }
+        }
+        for (at, ask) in missing {
+            let found = self.read(ask, now).await?;
+            if let Some(slot) = ticks.get_mut(at) {
+                *slot = found;
+            }
+        }
+        Ok(ticks)
+    }
+
+    /// The newest of a series that the memory does not know.
+    async fn read(&self, ask: Ask, now: Nanos) -> Result<Option<Tick>, ReadError> {
+        let Ask { symbol, member } = ask;
+        let tick = |time, event| Tick { symbol, time, event };
+        Ok(match member {
+            Member::Trade => {
+                self.trade(symbol, now).await?.map(|trade| tick(trade.time, Event::Trade(trade.what)))
+            }
+            Member::Quote => {
+                self.quote(symbol, now).await?.map(|quote| tick(quote.time, Event::Quote(quote.what)))
+            }
+            Member::Bar | Member::DailyBar => {
+                self.bar(ask, now).await?.map(|bar| tick(bar.time, Event::MinuteBar(bar.bar)))
+            }
+            Member::Status | Member::Luld => {
+                self.event(ask, now).await?.map(|event| tick(event.time, event.what))
+            }
+        })
+    }
+
+    /// A bar, remembered until something happens that may change it.
+    async fn bar(&self, ask: Ask, now: Nanos) -> Result<Option<BarSpan>, ReadError> {
+        let Ask { symbol, member } = ask;
+        let series = Series { symbol, kind: member.kind() };
+        let turn = self.turn(series);
+        let _reading = turn.lock().await;
+        let minute = now.floor(Nanos::MINUTE);
+        {
+            let mut latest = self.latest.lock();
+            if let Some(known) = latest.known(ask, minute) {
+                return Ok(known.and_then(|tick| match tick.event {
+                    Event::MinuteBar(bar) => Some(BarSpan { time: tick.time, bar }),
+                    _ => None,
+                }));
+            }
+            latest.begin_bar(symbol, member);
+        }
+        let found = match member {
+            Member::DailyBar => self.bars(symbol, "1Day", now, 1).await?.into_iter().next(),
+            _ => self.minute(symbol, now).await?,
+        };
+        self.latest.lock().bar_loaded(symbol, member, minute, found);
+        self.reading.lock().remove(&series);
+        Ok(found)
+    }
+
+    /// The latest status or band, up to `now`.
+    async fn event(&self, ask: Ask, now: Nanos) -> Result<Option<Newer<Event>>, ReadError> {
+        let Ask { symbol, member } = ask;
+        let series = Series { symbol, kind: member.kind() };
+        let turn = self.turn(series);
+        let _reading = turn.lock().await;
+        let load = match self.latest.lock().event(symbol, member) {
+            Ok(known) => return Ok(known),
+            Err(load) => load,
+        };
+        let found = self.reader.newest(series, now, |_| true).await?;
+        let found = found.map(|entry| Newer {
+            place: entry.key.place,
+            time: entry.tick.time,
+            what: entry.tick.event,
+        });
+        self.latest.lock().event_loaded(symbol, member, load, found.clone());
+        self.reading.lock().remove(&series);
+        Ok(found)
     }
 
     /// The latest trade that sets a price, up to `now`.

@@ -17,6 +17,7 @@ mod symbol;
 mod codes;
 mod tick;
 pub mod canonical;
+mod fakepaca;
 mod identity;
 pub mod calendar;
 mod bucket;
@@ -28,6 +29,7 @@ pub mod table;
 
 pub use bucket::{Bucket, BucketWidth};
 pub use codes::{Code, CodeError, Conditions, Exchange, SipTape};
+pub use fakepaca::{FAKE_EVERY_NANOS, FAKEPACA, fakepaca};
 pub use identity::{Ordinal, Origin, Place, RequestKey, Row, TickId};
 pub use nanos::{Nanos, TimeError};
 pub use price::{Price, PriceError};

@@ -11,8 +11,10 @@
 mod admin;
 mod bootstrap;
 mod clock;
+mod live;
 pub mod storage;
 mod tape;
+mod tls;
 mod watch;
 
 use std::net::{SocketAddr, TcpListener};
@@ -29,11 +31,13 @@ use crate::access::{AccessError, Audit, Keys};
 use crate::config::Config;
 use crate::history::tasks::KeeperHandle;
 use crate::history::{ReadLimits, Reader};
-use crate::http::{self, App, Gate, GateParts};
+use crate::http::tls::{Tls, TlsError};
+use crate::http::{self, App, Gate, GateParts, Streams};
 use crate::ingest::{Intake, IntakeConfig};
-use crate::live::Newest;
+use crate::live::BarLimits;
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, StoreError};
+use crate::subs::Subs;
 use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics};
@@ -46,6 +50,8 @@ pub use bootstrap::{PairAccount, key_pair};
 
 /// The parts that report their health.
 const PARTS: [&str; 3] = ["view", "writer", "disk"];
+/// At a stop streams are ended in so many steps.
+const MOVE_STEPS: u32 = 30;
 /// How long running requests of the admin door may take at the end.
 const ADMIN_GRACE: Duration = Duration::from_millis(100);
 
@@ -72,6 +78,9 @@ pub enum StartError {
     /// The list of metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
+    /// The files of TLS.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The configuration, where only the parts together show it.
     #[error("{0}")]
     Config(String),
@@ -112,9 +121,11 @@ pub struct Node {
     http: SocketAddr,
     admin: SocketAddr,
     doors: [Handle<SocketAddr>; 2],
+    tls: Option<Arc<Tls>>,
     writer: WriterHandle,
     keeper: KeeperHandle,
     view: Arc<SharedView>,
+    streams: Arc<Streams>,
     now: NowFn,
     embedded: Arc<EmbeddedStore>,
     stop: CancellationToken,
@@ -143,6 +154,7 @@ impl Node {
     pub async fn start(config: Arc<Config>, listeners: Listeners) -> Result<Self, StartError> {
         let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::starting(&PARTS)));
         let clocks = Clocks::system();
+        let tls = Tls::open(&config.http)?.map(Arc::new);
         let storage = storage::open(&config).await?;
         tell(&storage.report);
         metrics.store_log_cut_bytes.inc_by(storage.report.cut_bytes);
@@ -152,38 +164,42 @@ impl Node {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
         let gate = gate(&config, &storage, &clocks, metrics, health).await?;
-        let reader = Reader::new(
-            Arc::clone(&storage.store) as _,
-            Arc::clone(&storage.store) as _,
-            Arc::clone(&storage.keyring),
-            Arc::clone(&tape.view) as _,
-            region,
-            ReadLimits::of(&config.history),
-        );
+        let reader = Arc::new(reader(&config, &storage, &tape.view, region));
         let door = Arc::new(tape::TapeDoor {
             writer: tape.writer.clone(),
             view: Arc::clone(&tape.view),
             frame_bytes_max: config.tape.frame_bytes_max,
+            now: Arc::clone(&clocks.now),
         });
         let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
-        let reader = Arc::new(reader);
-        let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
-        let listener = Arc::clone(&newest);
-        tape.view.listen(Box::new(move |delivered| listener.deliver(delivered)));
-        let app = Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader, newest });
+        let ground = live::Ground {
+            storage: &storage,
+            view: &tape.view,
+            reader: &reader,
+            clocks: &clocks,
+            metrics: &gate.metrics,
+            bars: BarLimits::of(&config.live, &config.ingest),
+        };
+        let live::LiveParts { newest, streams } = live::start(&config.live, &ground, &stop, &tasks);
+        let streams = Arc::new(streams);
+        let subs = Arc::new(Subs::new(
+            Arc::clone(&storage.store) as _,
+            Arc::clone(&storage.keyring),
+            config.subs.clone(),
+            clocks.mono.clone(),
+        ));
+        let (of_gate, of_intake) = (Arc::clone(&gate), Arc::clone(&intake));
+        let of_streams = Arc::clone(&streams);
+        let app =
+            Arc::new(App { gate: of_gate, intake: of_intake, reader, newest, streams: of_streams, subs });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());
         let routers = [http::router(app), http::admin_router(Arc::clone(&gate), of_node)];
         let listeners = [listeners.http, listeners.admin];
-        for ((listener, router), handle) in listeners.into_iter().zip(routers).zip(&doors) {
-            tasks.spawn(serve(
-                listener,
-                router,
-                Arc::clone(&config),
-                Arc::clone(&gate.metrics),
-                handle.clone(),
-            ));
+        let of_doors = listeners.into_iter().zip(routers).zip([tls.clone(), None]);
+        for (((listener, router), tls), handle) in of_doors.zip(&doors) {
+            tasks.spawn(serve(listener, router, Arc::clone(&gate), handle.clone(), tls));
         }
         let node = Self {
             config,
@@ -192,9 +208,11 @@ impl Node {
             http,
             admin,
             doors,
+            tls,
             writer: tape.writer,
             keeper: tape.keeper,
             view: tape.view,
+            streams,
             now: clocks.now,
             embedded: storage.store,
             stop,
@@ -215,6 +233,13 @@ impl Node {
     #[must_use]
     pub const fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// The same as clients write it: `https://…` where the door speaks TLS.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.http)
     }
 
     /// The address of the admin door.
@@ -250,6 +275,7 @@ impl Node {
         let begun = Instant::now();
         let by = |quarters: u32| begun + limit * quarters / 4;
         self.gate.health.withdraw("node", "draining");
+        let moved = self.move_streams(limit / 8).await;
         let [http, admin] = &self.doors;
         http.graceful_shutdown(Some(limit / 4));
         // Requests that are under way are answered by the writer, so that it ends after them.
@@ -265,9 +291,39 @@ impl Node {
         self.stop.cancel();
         self.tasks.close();
         let ended = timeout_at(by(4), self.tasks.wait()).await.is_ok();
-        tracing::info!(answered, finished, kept, ended, "drained");
+        tracing::info!(moved, answered, finished, kept, ended, "drained");
         finished && kept
     }
+}
+
+impl Node {
+    /// Tells the clients of streams to come back elsewhere, one after the other; whether all have
+    /// gone.
+    async fn move_streams(&self, limit: Duration) -> bool {
+        let over = Duration::from_millis(self.config.live.move_ms).min(limit);
+        let retry_ms = || rand::random_range(0..=self.config.live.move_ms);
+        for live in [&self.streams.live, &self.streams.test] {
+            live.hub().stop();
+        }
+        let begun = Instant::now();
+        for step in 1..=MOVE_STEPS {
+            for live in [&self.streams.live, &self.streams.test] {
+                live.hub().end_some(MOVE_STEPS + 1 - step, retry_ms);
+            }
+            if self.streams.tasks.is_empty() {
+                break;
+            }
+            tokio::time::sleep_until(begun + over * step / MOVE_STEPS).await;
+        }
+        self.streams.tasks.close();
+        timeout_at(begun + limit, self.streams.tasks.wait()).await.is_ok()
+    }
+}
+
+fn reader(config: &Config, storage: &Storage, view: &Arc<SharedView>, region: Region) -> Reader {
+    let (store, records) = (Arc::clone(&storage.store) as _, Arc::clone(&storage.store) as _);
+    let (keyring, limits) = (Arc::clone(&storage.keyring), ReadLimits::of(&config.history));
+    Reader::new(store, records, keyring, Arc::clone(view) as _, region, limits)
 }
 
 /// What every request passes, with the API keys as they are stored.
@@ -303,11 +359,12 @@ async fn gate(
 async fn serve(
     listener: TcpListener,
     router: axum::Router,
-    config: Arc<Config>,
-    metrics: Arc<Metrics>,
+    gate: Arc<Gate>,
     handle: Handle<SocketAddr>,
+    tls: Option<Arc<Tls>>,
 ) {
-    if let Err(error) = http::server::serve(listener, router, &config.http, metrics, handle).await {
+    let (config, metrics) = (&gate.config.http, Arc::clone(&gate.metrics));
+    if let Err(error) = http::server::serve(listener, router, config, metrics, handle, tls.as_deref()).await {
         tracing::error!(%error, "a door has closed");
     }
 }

@@ -12,10 +12,10 @@ use super::storage::Storage;
 use crate::config::Config;
 use crate::history::keeper::{Keeper, KeeperConfig};
 use crate::history::tasks::{KeeperHandle, KeeperWorld, spawn_keeper};
-use crate::ingest::{AppendError, Batch, Tape};
+use crate::ingest::{AppendError, Batch, Memory, Tape};
 use crate::market::{RequestKey, Row};
 use crate::store::TapeId;
-use crate::tape::tasks::{self, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
+use crate::tape::tasks::{self, NowFn, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
 use crate::tape::{
     BodyHash, Follower, FollowerConfig, Refusal, Region, Remembered, RequestConfig, RequestMemory, SHARDS,
     Tail, TailConfig, View, WaitToken, Writer, WriterConfig, check_one_frame,
@@ -148,10 +148,19 @@ pub(super) struct TapeDoor {
     pub(super) writer: WriterHandle,
     pub(super) view: Arc<SharedView>,
     pub(super) frame_bytes_max: usize,
+    pub(super) now: NowFn,
 }
 
 #[async_trait]
 impl Tape for TapeDoor {
+    fn memory(&self, request: RequestKey) -> Memory {
+        let now = (self.now)().mono;
+        self.view.read(|view| Memory {
+            receipt: view.requests().receipt(request),
+            reaches_back_ms: now.since(view.requests().reaches_back_to()),
+        })
+    }
+
     fn remembered(&self, request: RequestKey, body: BodyHash) -> Remembered {
         self.view.read(|view| view.requests().remembered(request, body))
     }

@@ -6,7 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use prometheus::IntCounter;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Node;
+use super::{Node, tls};
+use crate::http::Streams;
 use crate::market::Nanos;
 use crate::store::embedded::EmbeddedStore;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
@@ -16,7 +17,8 @@ use crate::telemetry::{Health, Metrics, Status};
 const LOOK: Duration = Duration::from_millis(100);
 /// Between looks for segments that may be unlinked, and sweeps of counters that rest.
 const SWEEP: Duration = Duration::from_secs(10);
-/// A registry row stays at least so long: it is there before the first frame of its tape.
+/// A registry row stays at least so long: it is there before the first frame of its tape. So does
+/// the row that says that something was deleted.
 const ROWS_AGE_MIN: Duration = Duration::from_secs(24 * 3_600);
 
 impl Node {
@@ -26,6 +28,7 @@ impl Node {
             health: Arc::clone(&self.gate.health),
             metrics: Arc::clone(&self.gate.metrics),
             view: Arc::clone(&self.view),
+            streams: Arc::clone(&self.streams),
             writer: self.writer.clone(),
             embedded: Arc::clone(&self.embedded),
             low_space_percent: self.config.store.low_space_percent,
@@ -53,7 +56,11 @@ impl Node {
                 drop_rows(&embedded, age, audit_age, now).await;
             }
         });
+        if let Some(tls) = &self.tls {
+            self.tasks.spawn(tls::watch(Arc::clone(tls), Arc::clone(&self.gate), self.stop.clone()));
+        }
         let (gate, stop) = (Arc::clone(&self.gate), self.stop.clone());
+        let streams = Arc::clone(&self.streams);
         let refresh = Duration::from_millis(self.config.access.refresh_ms);
         self.tasks.spawn(async move {
             let mut ticks = every(refresh);
@@ -62,12 +69,16 @@ impl Node {
                     gate.metrics.access_refresh_failures.inc();
                     tracing::warn!(%error, "the API keys could not be read again");
                 }
+                let now = (gate.clock)();
+                for live in [&streams.live, &streams.test] {
+                    live.hub().end_revoked(|key| gate.keys.is_live(key, now));
+                }
             }
         });
     }
 }
 
-fn every(period: Duration) -> tokio::time::Interval {
+pub(super) fn every(period: Duration) -> tokio::time::Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
@@ -90,9 +101,9 @@ async fn unlink(embedded: &EmbeddedStore, view: &Arc<SharedView>, age: Duration,
 async fn drop_rows(embedded: &EmbeddedStore, age: Duration, audit_age: Duration, now: Nanos) {
     let before = |age: Duration| now.plus(i64::try_from(age.as_nanos()).map_or(i64::MIN, |age| -age));
     let tapes = before(age.saturating_mul(2).max(ROWS_AGE_MIN));
-    match embedded.drop_rows(tapes, before(audit_age)).await {
+    match embedded.drop_rows(tapes, before(audit_age), before(ROWS_AGE_MIN)).await {
         Ok(0) => {}
-        Ok(rows) => tracing::debug!(rows, "forgot rows of the registry and the audit that are out of date"),
+        Ok(rows) => tracing::debug!(rows, "forgot rows that are out of date"),
         Err(error) => tracing::warn!(%error, "rows that are out of date could not be forgotten"),
     }
 }
@@ -101,6 +112,7 @@ struct Look {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     view: Arc<SharedView>,
+    streams: Arc<Streams>,
     writer: WriterHandle,
     embedded: Arc<EmbeddedStore>,
     low_space_percent: u64,
@@ -116,11 +128,15 @@ impl Look {
 
     fn look_at_view(&self) {
         let now = (self.now)().mono;
-        let (readable, bytes, status, backlog) = self.view.read(|view| {
-            (view.readable(), view.tail().bytes(), view.follower().status(now), view.tail().backlog())
+        let (readable, bytes, status, backlog, reach) = self.view.read(|view| {
+            let (tail, follower) = (view.tail(), view.follower());
+            let reach = now.since(view.requests().reaches_back_to());
+            (view.readable(), tail.bytes(), follower.status(now), tail.backlog(), reach)
         });
         let metrics = &self.metrics;
         raise(&metrics.tape_acked_frame_missing, status.acked_frames_missing);
+        metrics.live_requests_reach_seconds.set(seconds(reach));
+        metrics.live_backlog_bytes.set(count(self.streams.live.hub().status().backlog_bytes));
         metrics.tape_tail_bytes.set(count(bytes));
         metrics.tape_held_bytes.set(count(status.held_bytes));
         metrics.tape_followed.set(count(status.tapes));
@@ -182,7 +198,7 @@ fn raise(counter: &IntCounter, to: u64) {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a time for people needs few digits")]
-fn seconds(ms: u64) -> f64 {
+pub(super) fn seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
 }
 

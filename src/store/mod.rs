@@ -7,7 +7,7 @@
 //! | trait | what it keeps | backends |
 //! |---|---|---|
 //! | [`Store`] | tapes (append-only logs of frames) and this region's blocks | `embedded` |
-//! | [`Records`] | registry, marks, retired lists, gaps, keys, audit | `embedded` |
+//! | [`Records`] | registry, marks, retired lists, gaps, keys, audit, subscriptions | `embedded` |
 //!
 //! Every backend passes the conformance suite in `suite`; `faults` decorates any of them
 //! with failures on purpose. Every call has a deadline of its own inside the backend.
@@ -332,17 +332,23 @@ pub enum Space {
     Keys,
     /// Audit entries: part = day, key = time and counter.
     Audit,
+    /// Subscriptions: part = account, key = id. A row with an empty payload says that it was
+    /// deleted, and may be forgotten after a day.
+    Subscriptions,
 }
 
 impl Space {
     /// All spaces.
-    pub const ALL: [Self; 6] = [Self::Tapes, Self::Marks, Self::Gaps, Self::Retired, Self::Keys, Self::Audit];
+    pub const ALL: [Self; 7] =
+        [Self::Tapes, Self::Marks, Self::Gaps, Self::Retired, Self::Keys, Self::Audit, Self::Subscriptions];
 
     /// How rows of this space are written.
     #[must_use]
     pub const fn consistency(self) -> Consistency {
         match self {
-            Self::Tapes | Self::Marks | Self::Gaps | Self::Keys | Self::Audit => Consistency::LastWriteWins,
+            Self::Tapes | Self::Marks | Self::Gaps | Self::Keys | Self::Audit | Self::Subscriptions => {
+                Consistency::LastWriteWins
+            }
             Self::Retired => Consistency::CasRegion,
         }
     }
@@ -357,6 +363,7 @@ impl Space {
             Self::Retired => "retired",
             Self::Keys => "keys",
             Self::Audit => "audit",
+            Self::Subscriptions => "subscriptions",
         }
     }
 }

@@ -83,13 +83,19 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// The rows that are new and no backfill.
+    /// The rows that are new and no backfill, in the frame's order.
     pub fn live_rows(&self) -> impl Iterator<Item = &Row> {
-        self.frame.rows.iter().filter(|row| {
+        let is_all = self.new == self.frame.pieces && !self.new.iter().any(|piece| piece.backfill);
+        let mut live: Vec<&Piece> = Vec::new();
+        if !is_all {
+            live.extend(self.new.iter().filter(|piece| !piece.backfill));
+            live.sort_unstable_by_key(|piece| (piece.request, piece.first));
+        }
+        self.frame.rows.iter().filter(move |row| {
             let (request, index) = (row.origin.request, row.origin.index);
-            let holds =
-                |piece: &Piece| piece.request == request && piece.first <= index && index < piece.end();
-            self.new.iter().any(|piece| !piece.backfill && holds(piece))
+            let up_to = live.partition_point(|piece| (piece.request, piece.first) <= (request, index));
+            let piece = up_to.checked_sub(1).and_then(|at| live.get(at));
+            is_all || piece.is_some_and(|piece| piece.request == request && index < piece.end())
         })
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::follower::Follower;
 use super::frame::Frame;
-use super::position::Position;
+use super::position::{Position, Progress};
 use super::requests::{Delivery, RequestConfig, RequestMemory};
 use super::tail::{Covered, Tail};
 use super::time::Mono;
@@ -99,6 +99,8 @@ pub struct Resume {
     rules: ResumeRules,
     cursor: Position,
     ahead: Covered,
+    /// How far the replay goes.
+    reach: Covered,
     wants: VecDeque<Want>,
     reading: Option<Want>,
     memory: RequestMemory,
@@ -112,20 +114,63 @@ impl Resume {
     /// [`Follower::behind`] names regions, their lists are to be read at home before.
     #[must_use]
     pub fn new(follower: &Follower, cursor: Position, config: ResumeConfig, now: Mono) -> Self {
-        let mut wants = VecDeque::new();
         let mut ahead = Covered::new();
-        for (tape, progress) in follower.expand(&cursor) {
-            let none = super::Progress::at(1);
-            let own = follower.own_progress(tape).unwrap_or(&none);
-            for seqs in own.minus(&progress) {
-                wants.push_back(Want { tape, seqs, at: At::Here, again: now, missing_since: None });
-            }
-            if !own.covers_all(&progress) {
-                ahead.insert(tape, progress);
+        let reach = follower.expand(&cursor);
+        for (tape, progress) in &reach {
+            let none = Progress::at(1);
+            let own = follower.own_progress(*tape).unwrap_or(&none);
+            if !own.covers_all(progress) {
+                ahead.insert(*tape, progress.clone());
             }
         }
         let memory = RequestMemory::new(config.requests, now);
-        Self { config, rules: ResumeRules::default(), cursor, ahead, wants, reading: None, memory }
+        let wants = VecDeque::new();
+        let rules = ResumeRules::default();
+        let mut resume = Self { config, rules, cursor, ahead, reach, wants, reading: None, memory };
+        resume.extend(follower, now);
+        resume
+    }
+
+    /// Wants also what the node has followed since; answers how many frames the replay lacks now.
+    /// A client joins the hub in one step with a call of this that answers 0.
+    pub fn extend(&mut self, follower: &Follower, now: Mono) -> u64 {
+        for (tape, own) in follower.followed() {
+            let reached = self.reach.entry(tape).or_default();
+            for seqs in own.minus(reached) {
+                self.wants.push_back(Want { tape, seqs, at: At::Here, again: now, missing_since: None });
+            }
+            *reached = reached.join(own);
+        }
+        let lacks = |want: &Want| (want.seqs.end() + 1).saturating_sub(*want.seqs.start());
+        self.wants.iter().chain(&self.reading).map(lacks).sum()
+    }
+
+    /// What the cursor covers and the node does not yet: [`Self::admits`] drops it.
+    #[must_use]
+    pub const fn ahead(&self) -> &Covered {
+        &self.ahead
+    }
+
+    /// A cursor in the middle of a replay, right before this frame was given, or with `None` now:
+    /// everything that it covers was given to the client. Some of what it does not cover may have
+    /// been too.
+    #[must_use]
+    pub fn partial_cursor(&self, follower: &Follower, before: Option<&Frame>) -> Position {
+        let mut position = follower.cursor(&self.ahead);
+        for (tape, own) in follower.followed() {
+            let lacking = self.wants.iter().chain(&self.reading).filter(|want| want.tape == tape);
+            let lacking = lacking.map(|want| *want.seqs.start());
+            let lacking = lacking.chain(before.filter(|frame| frame.tape == tape).map(|frame| frame.seq));
+            let next = lacking.min();
+            let reached = self.reach.get(&tape).cloned().unwrap_or_default();
+            // What the node has followed since the replay was extended was not given either.
+            if next.is_none() && reached.covers_all(own) {
+                continue;
+            }
+            let progress = next.map_or_else(|| reached.clone(), |next| reached.meet(&Progress::at(next)));
+            position.tapes.insert(tape, progress);
+        }
+        position
     }
 
     /// The same with broken rules.
@@ -215,6 +260,13 @@ impl Resume {
             self.wants.push_back(Want { seqs, at, again, missing_since, ..want });
         }
         delivered
+    }
+
+    /// The read that [`ResumeStep::Read`] asked for is not made now: the next step asks again.
+    pub fn put_back(&mut self) {
+        if let Some(want) = self.reading.take() {
+            self.wants.push_front(want);
+        }
     }
 
     /// Whether the replay has ended.

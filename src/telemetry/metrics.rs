@@ -43,6 +43,8 @@ metrics! {
     http_connections: IntGauge = "tapeline_http_connections", "open connections", [];
     http_connections_refused: IntCounterVec = "tapeline_http_connections_refused_total", "connections closed at once, by the limit that was full", ["limit"];
     http_connections_closed: IntCounterVec = "tapeline_http_connections_closed_total", "connections closed because nothing moved on them, by what did not", ["reason"];
+    http_tls_expiry_seconds: Gauge = "tapeline_http_tls_expiry_timestamp_seconds", "when the certificate of the public door ends, in seconds since 1970", [];
+    http_tls_reloads: IntCounterVec = "tapeline_http_tls_reloads_total", "looks at changed TLS files, by outcome", ["outcome"];
     http_panics: IntCounter = "tapeline_http_panics_total", "handlers that panicked", [];
     access_keys: IntGauge = "tapeline_access_keys", "keys known, the revoked ones too", [];
     access_refresh_failures: IntCounter = "tapeline_access_refresh_failures_total", "reads of all keys that failed", [];
@@ -61,6 +63,13 @@ metrics! {
     tape_acked_frame_missing: IntCounter = "tapeline_tape_acked_frame_missing_total", "acknowledged frames that no replica has", [];
     history_unkept_ticks: IntGauge = "tapeline_history_unkept_ticks", "ticks in the tail that no mark covers", [];
     history_unkept_age_seconds: Gauge = "tapeline_history_unkept_age_seconds", "how long the oldest of them waits for its block", [];
+    live_connections: IntGauge = "tapeline_live_connections", "open streams, those without a key yet too", [];
+    live_closed: IntCounterVec = "tapeline_live_closed_total", "streams closed by the node, by close code", ["code"];
+    live_ticks: IntCounter = "tapeline_live_ticks_total", "ticks sent to streams", [];
+    live_left: IntCounter = "tapeline_live_left_total", "clients that left the live stream because they did not keep up", [];
+    live_overruns: IntCounter = "tapeline_live_overruns_total", "times that all clients left it because the node did not keep up", [];
+    live_backlog_bytes: IntGauge = "tapeline_live_backlog_bytes", "deliveries that are not handed out yet", [];
+    live_requests_reach_seconds: Gauge = "tapeline_live_requests_reach_seconds", "how far back repeated requests are known, so that each tick is delivered once", [];
     store_append_bytes: IntCounter = "tapeline_store_append_bytes_total", "bytes of frames appended to the log", [];
     store_syncs: IntCounter = "tapeline_store_syncs_total", "syncs of the log, each shared by the frames that waited", [];
     store_refused_appends: IntCounter = "tapeline_store_refused_appends_total", "appends that the log refused", [];

@@ -17,6 +17,8 @@ mod latest;
 mod ledger;
 mod node;
 mod overload;
+mod producers;
 mod proxy;
 mod retention;
 mod retries;
+mod tls;

@@ -16,15 +16,16 @@ BINARY = os.environ.get("TAPELINE_BINARY", str(pathlib.Path(__file__).parents[2]
 class Node:
     """`tapeline serve` in a folder. `start` waits until it is ready; `stop` drains it."""
 
-    def __init__(self, folder, *flags):
-        self.folder, self.flags, self.process, self.keys = pathlib.Path(folder), flags, None, None
+    def __init__(self, folder, *flags, listen="127.0.0.1:0"):
+        self.folder, self.flags, self.listen = pathlib.Path(folder), flags, listen
+        self.process, self.keys = None, None
 
     def start(self):
         ready = self.folder / "ready.json"
         ready.unlink(missing_ok=True)
         log = open(self.folder / "node.log", "ab")
         self.process = subprocess.Popen(
-            [BINARY, "serve", "--data", str(self.folder / "data"), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+            [BINARY, "serve", "--data", str(self.folder / "data"), "--listen", self.listen, "--admin-listen", "127.0.0.1:0",
              "--ready-file", str(ready), *self.flags], stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while not ready.exists():

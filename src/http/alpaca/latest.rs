@@ -19,7 +19,7 @@ use crate::history::{BarSpan, ReadError};
 use crate::http::auth::Subscriber;
 use crate::http::params::{Params, symbol};
 use crate::http::{ApiError, ApiResult};
-use crate::live::Snapshot;
+use crate::live::{self, Member, Snapshot};
 use crate::market::{Event, Nanos, Symbol, Tick};
 use crate::wire::json;
 
@@ -115,8 +115,8 @@ async fn many(data: &MarketData, of: Of, query: Option<&str>) -> ApiResult<Respo
     json::write_text(of.many(), &mut out);
     out.extend_from_slice(b":{");
     let mut is_first = true;
-    for symbol in &ask.symbols {
-        if let Some(tick) = latest(data, of, *symbol, now).await? {
+    for (symbol, tick) in ask.symbols.iter().zip(latest_of(data, of, &ask.symbols, now).await?) {
+        if let Some(tick) = tick {
             write_member(symbol.as_str(), &mut is_first, &mut out);
             json::write_history(&tick, None, &mut out);
         }
@@ -193,6 +193,28 @@ pub(super) async fn snapshot(
 
 fn nothing(what: &str, symbol: Symbol) -> ApiError {
     ApiError::not_found(format!("no {what} found for {symbol}")).numbered(10_000).with("reason", "no_data")
+}
+
+/// The latest of each symbol, in their order.
+async fn latest_of(
+    data: &MarketData,
+    of: Of,
+    symbols: &[Symbol],
+    now: Nanos,
+) -> Result<Vec<Option<Tick>>, ReadError> {
+    let member = match of {
+        Of::Trades => Member::Trade,
+        Of::Quotes => Member::Quote,
+        Of::Bars => {
+            let mut bars = Vec::with_capacity(symbols.len());
+            for symbol in symbols {
+                bars.push(latest(data, of, *symbol, now).await?);
+            }
+            return Ok(bars);
+        }
+    };
+    let asks: Vec<live::Ask> = symbols.iter().map(|symbol| live::Ask { symbol: *symbol, member }).collect();
+    data.newest.newest(&asks, now).await
 }
 
 async fn latest(data: &MarketData, of: Of, symbol: Symbol, now: Nanos) -> Result<Option<Tick>, ReadError> {

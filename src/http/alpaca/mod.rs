@@ -13,10 +13,10 @@
 //! `POST /v1/ticks`, makes a read wait until it includes what was acknowledged; and the header
 //! `X-Tapeline-Incomplete: true` says that frames of the span are lost to this region.
 
-mod body;
+pub(super) mod body;
 mod latest;
 mod meta;
-mod query;
+pub(super) mod query;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +40,7 @@ use crate::live::Newest;
 use crate::store::Span;
 
 /// Set where ticks of the span are lost to this region.
-const INCOMPLETE: HeaderName = HeaderName::from_static("x-tapeline-incomplete");
+pub(crate) const INCOMPLETE: HeaderName = HeaderName::from_static("x-tapeline-incomplete");
 
 /// Routes of Alpaca's market data that are not offered, and the beginning of the message.
 const NOT_OFFERED: &[(&str, &str)] = &[

@@ -73,6 +73,9 @@ pub(crate) struct Query {
     pub(crate) after: Option<WaitToken>,
 }
 
+/// The directions of times, by the words of `sort`.
+pub(crate) const SORT: [(&str, Order); 2] = [("asc", Order::Ascending), ("desc", Order::Descending)];
+
 const COMMON: &[&str] = &["start", "end", "limit", "asof", "feed", "currency", "page_token", "sort", "after"];
 
 impl Query {
@@ -112,13 +115,12 @@ impl Query {
         let feeds = ["sip", "iex", "otc", "boats", "delayed_sip"].map(|feed| (feed, ()));
         params.one_of("feed", &feeds)?;
         check_asof(&params)?;
-        let sort = [("asc", Order::Ascending), ("desc", Order::Descending)];
         Ok(Self {
             what,
             symbols,
             start: params.time("start", Edge::First)?,
             end: params.time("end", Edge::Last)?,
-            order: params.one_of("sort", &sort)?.unwrap_or(Order::Ascending),
+            order: params.one_of("sort", &SORT)?.unwrap_or(Order::Ascending),
             limit: params.count("limit", limits.page_limit_max)?.unwrap_or(limits.page_limit_default),
             page_token: params.get("page_token").map(str::to_owned),
             currency: currency(&params)?,
@@ -133,26 +135,34 @@ impl Query {
         Bound { what: &what, symbols: &self.symbols, start, end, order }.digest()
     }
 
-    /// The span of the first page: from the beginning of today in New York until now, where
-    /// nothing else is said.
+    /// The span of the first page.
     ///
     /// # Errors
     /// 400 `end should not be before start`.
     pub(crate) fn span(&self, now: Nanos) -> Result<Span, ApiError> {
-        let today = || calendar::new_york_midnight(calendar::new_york_date(now));
-        let (start, end) = (self.start.unwrap_or_else(today), self.end.unwrap_or(now));
-        if start <= end {
-            return Ok(start..=end);
-        }
-        let mut error = ApiError::bad_request("end should not be before start")
-            .with("field", "end")
-            .with("value", end.to_string())
-            .with("expected", format!("not before {start}"));
-        if self.start.is_none() {
-            error = error.with("reason", "start_default");
-        }
-        Err(error)
+        span(self.start, self.end, now)
     }
+}
+
+/// The span of a first page: from the beginning of today in New York until now, where nothing else
+/// is said.
+///
+/// # Errors
+/// 400 `end should not be before start`.
+pub(crate) fn span(start: Option<Nanos>, end: Option<Nanos>, now: Nanos) -> Result<Span, ApiError> {
+    let today = || calendar::new_york_midnight(calendar::new_york_date(now));
+    let (first, last) = (start.unwrap_or_else(today), end.unwrap_or(now));
+    if first <= last {
+        return Ok(first..=last);
+    }
+    let mut error = ApiError::bad_request("end should not be before start")
+        .with("field", "end")
+        .with("value", last.to_string())
+        .with("expected", format!("not before {first}"));
+    if start.is_none() {
+        error = error.with("reason", "start_default");
+    }
+    Err(error)
 }
 
 pub(crate) fn symbols(params: &Params, most: usize) -> Result<Vec<Symbol>, ApiError> {

@@ -30,7 +30,7 @@ async fn door(sets: &[&str]) -> Door {
     let address = listener.local_addr().unwrap();
     let counted = Arc::clone(&metrics);
     tokio::spawn(async move {
-        server::serve(listener, router, &config, counted, axum_server::Handle::new()).await
+        server::serve(listener, router, &config, counted, axum_server::Handle::new(), None).await
     });
     Door { address, metrics }
 }

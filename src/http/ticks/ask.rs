@@ -3,21 +3,17 @@
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 
 use crate::http::inflate::Coding;
-use crate::http::params::Params;
+use crate::http::params::{IDEMPOTENCY_KEY, Params, header_text as text, named};
 use crate::http::{ApiError, ApiResult};
 use crate::ingest::{Ack, Options, RequestName};
 use crate::wire::{Format, beginning};
 
-/// Names the request.
-pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Names a file of numbered lines.
 pub const LINES_KEY: &str = "tapeline-lines-key";
 /// The SHA-256 of the decompressed file, in hexadecimal digits.
 pub const LINES_DIGEST: &str = "tapeline-lines-digest";
 /// The number of the request's first line in the file, from 0.
 pub const LINES_FIRST: &str = "tapeline-lines-first";
-/// The most characters of a name that a client gives.
-const NAME_BYTES_MAX: usize = 255;
 
 /// A request before its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,17 +56,6 @@ fn options(query: Option<&str>) -> ApiResult<Options> {
         validate: params.switch("validate")?,
         ack: params.one_of("ack", &acks)?.unwrap_or_default(),
     })
-}
-
-/// A header's text; a second header of the name, or one that is no printable ASCII, is an error.
-fn text<'h>(headers: &'h HeaderMap, name: &'static str) -> ApiResult<Option<&'h str>> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(ApiError::bad_field(name, "", "given once"));
-    }
-    let text = value.to_str().map_err(|_| ApiError::bad_field(name, "", "printable ASCII"))?;
-    Ok(Some(text.trim()))
 }
 
 fn format(headers: &HeaderMap) -> ApiResult<Format> {
@@ -122,14 +107,6 @@ fn name(headers: &HeaderMap) -> ApiResult<RequestName> {
             "numbered lines need all of Tapeline-Lines-Key, Tapeline-Lines-Digest and Tapeline-Lines-First",
         )),
     }
-}
-
-fn named(header: &'static str, name: &str) -> ApiResult<String> {
-    let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
-    if fits && name.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
-        return Ok(name.to_owned());
-    }
-    Err(ApiError::bad_field(header, name, "1 to 255 printable ASCII characters"))
 }
 
 fn sha256(text: &str) -> ApiResult<[u8; 32]> {

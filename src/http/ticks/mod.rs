@@ -41,7 +41,8 @@ use crate::wire::Refusal;
 use ask::Ask;
 use failure::Failure;
 
-pub use ask::{IDEMPOTENCY_KEY, LINES_DIGEST, LINES_FIRST, LINES_KEY};
+pub use super::params::IDEMPOTENCY_KEY;
+pub use ask::{LINES_DIGEST, LINES_FIRST, LINES_KEY};
 
 /// How much is decompressed before other requests have their turn.
 const TURN_BYTES: usize = 16 * 1024;

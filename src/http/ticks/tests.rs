@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::http::inflate::Coding;
 use crate::http::openapi::testing::assert_documented;
 use crate::http::{ApiError, ApiResult};
-use crate::ingest::{Ack, AppendError, Batch, IntakeConfig, RequestName, Tape};
+use crate::ingest::{Ack, AppendError, Batch, IntakeConfig, Memory, RequestName, Tape};
 use crate::market::{RequestKey, Row};
 use crate::seal::Keyring;
 use crate::store::TapeId;
@@ -34,6 +34,10 @@ struct MemoryTape {
 
 #[async_trait]
 impl Tape for MemoryTape {
+    fn memory(&self, _: RequestKey) -> Memory {
+        Memory::default()
+    }
+
     fn remembered(&self, _: RequestKey, _: BodyHash) -> Remembered {
         self.remembered
     }

@@ -47,7 +47,7 @@ use super::{
     Span, Store, StoreError, StoreErrorKind, SymbolRow, TapeId,
 };
 use crate::market::{Bucket, Kind, Nanos, Symbol};
-use crate::seal::Keyring;
+use crate::seal::{ENVELOPE_BYTES, Keyring};
 use blocks::Blocks;
 use lock::FolderLock;
 use log::TapeLog;
@@ -283,17 +283,26 @@ impl EmbeddedStore {
     }
 
     /// Forgets registry rows older than `tapes_before` of tapes that no segment holds frames of,
-    /// and audit entries older than `audit_before`. Answers how many rows.
+    /// audit entries older than `audit_before`, and rows older than `deleted_before` of what was
+    /// deleted. Answers how many rows.
     ///
     /// # Errors
     /// `Unknown` where the work is cut short.
-    pub async fn drop_rows(&self, tapes_before: Nanos, audit_before: Nanos) -> Result<usize, StoreError> {
+    pub async fn drop_rows(
+        &self,
+        tapes_before: Nanos,
+        audit_before: Nanos,
+        deleted_before: Nanos,
+    ) -> Result<usize, StoreError> {
         let (log, records) = (Arc::clone(&self.log), Arc::clone(&self.records));
         blocking(move || {
             let version = |time: Nanos| u64::try_from(time.0 / 1_000).unwrap_or_default();
             let held: BTreeSet<String> = log.tapes().iter().map(TapeId::to_string).collect();
-            let tapes = records.drop_rows(Space::Tapes, version(tapes_before), &|key| held.contains(key));
-            Ok(tapes + records.drop_rows(Space::Audit, version(audit_before), &|_| false))
+            let tapes = records.drop_rows(Space::Tapes, version(tapes_before), &|key, _| held.contains(key));
+            let audit = records.drop_rows(Space::Audit, version(audit_before), &|_, _| false);
+            let says_something = |_: &str, body: &[u8]| body.len() > ENVELOPE_BYTES;
+            let deleted = records.drop_rows(Space::Subscriptions, version(deleted_before), &says_something);
+            Ok(tapes + audit + deleted)
         })
         .await
     }

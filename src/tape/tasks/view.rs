@@ -36,8 +36,8 @@ pub struct SharedView {
     listener: OnceLock<Listener>,
 }
 
-/// Takes what is delivered live, in order.
-pub type Listener = Box<dyn Fn(&[Delivery]) + Send + Sync>;
+/// Takes what is delivered live, in order, in one step with the view's change.
+pub type Listener = Box<dyn Fn(&View, &[Delivery]) + Send + Sync>;
 
 impl SharedView {
     /// Reads.
@@ -60,7 +60,7 @@ impl SharedView {
             let delivered = view.take_delivered();
             // Before anyone else sees the Position: what it covers has been heard of.
             if let Some(listener) = self.listener.get().filter(|_| !delivered.is_empty()) {
-                listener(&delivered);
+                listener(&view, &delivered);
             }
             (answer, !delivered.is_empty())
         };

@@ -5,4 +5,4 @@ mod write;
 
 pub(super) use read::Scanner;
 pub use read::read_tick;
-pub use write::{write_history, write_line, write_stream, write_text};
+pub use write::{write_history, write_line, write_stream, write_stream_with_origin, write_text};

@@ -17,6 +17,15 @@ pub fn write_stream(tick: &Tick, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// The same with when the tick was received (`r`) and its tick id (`id`) at its end.
+pub fn write_stream_with_origin(tick: &Tick, received: Nanos, id: &str, out: &mut Vec<u8>) {
+    let mut object = Object { out, separator: b'{' };
+    shape::stream(tick, &mut object);
+    object.time("r", received);
+    object.text("id", id);
+    out.push(b'}');
+}
+
 /// Appends the stream message and a line feed: a line of NDJSON, as it is read again.
 pub fn write_line(tick: &Tick, out: &mut Vec<u8>) {
     write_stream(tick, out);

@@ -8,4 +8,4 @@ mod write;
 
 pub(super) use read::Reader;
 pub use read::read_tick;
-pub use write::write_stream;
+pub use write::{write_stream, write_stream_with_origin};

@@ -7,11 +7,24 @@ use crate::wire::shape::{self, Sink};
 
 /// Appends the message that the stream carries: `T` and `S` first, the rest in Alpaca's order.
 pub fn write_stream(tick: &Tick, out: &mut Vec<u8>) {
+    write(tick, out, |_| {});
+}
+
+/// The same with when the tick was received (`r`) and its tick id (`id`) at its end.
+pub fn write_stream_with_origin(tick: &Tick, received: Nanos, id: &str, out: &mut Vec<u8>) {
+    write(tick, out, |map| {
+        map.time("r", received);
+        map.text("id", id);
+    });
+}
+
+fn write(tick: &Tick, out: &mut Vec<u8>, more: impl FnOnce(&mut Map<'_>)) {
     let head = out.len();
     out.push(0);
     let mut map = Map { out, count: 0 };
     shape::stream(tick, &mut map);
-    // No kind has more than 15 fields, so that the head of the map is one byte.
+    more(&mut map);
+    // No kind has more than 13 fields, so that the head of the map is one byte.
     let fixmap = 0x80 | (map.count & 0x0f);
     if let Some(byte) = out.get_mut(head) {
         *byte = fixmap;

@@ -18,7 +18,7 @@
 //!
 //! Limits: 512 bytes a part and a key, 1 MiB a body, `records_bytes_max` for all rows, of which
 //! what the tapes need (registry, marks, gaps, retired lists) has a quarter for itself: however
-//! many keys and audit entries there are, marks go on. Rows that are out of date
+//! many keys, subscriptions and audit entries there are, marks go on. Rows that are out of date
 //! ([`RecordFiles::drop_rows`]) leave memory at once and the files when they are written anew.
 
 mod file;
@@ -228,7 +228,9 @@ impl RecordFiles {
             (rows.bytes, old)
         };
         let (most, of) = match space {
-            Space::Keys | Space::Audit => (self.bytes_max / 4 * 3, "three quarters of "),
+            Space::Keys | Space::Audit | Space::Subscriptions => {
+                (self.bytes_max / 4 * 3, "three quarters of ")
+            }
             Space::Tapes | Space::Marks | Space::Gaps | Space::Retired => (self.bytes_max, ""),
         };
         // What makes the rows no larger always goes.
@@ -246,11 +248,11 @@ impl RecordFiles {
     /// Forgets the rows of a space whose version is below `before` and that are not to be kept.
     /// Answers how many. They come back when the files are opened again before they were written
     /// anew: forget them again. Waits for a write.
-    pub(super) fn drop_rows(&self, space: Space, before: u64, keep: &dyn Fn(&str) -> bool) -> usize {
+    pub(super) fn drop_rows(&self, space: Space, before: u64, keep: &dyn Fn(&str, &[u8]) -> bool) -> usize {
         let _no_write = self.files.lock();
         let mut rows = self.rows.write();
-        let old = |(key, (version, _)): &(&Key, &(u64, Bytes))| {
-            key.space == space && *version < before && !keep(&key.key)
+        let old = |(key, (version, body)): &(&Key, &(u64, Bytes))| {
+            key.space == space && *version < before && !keep(&key.key, body)
         };
         let gone: Vec<Key> = rows.by_key.iter().filter(old).map(|(key, _)| key.clone()).collect();
         for key in &gone {

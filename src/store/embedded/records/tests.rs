@@ -188,7 +188,7 @@ fn keys_and_audit_leave_room_for_what_the_tapes_need() {
     );
     records.put(Space::Marks, "local", record("0", 1)).unwrap();
     assert_eq!(
-        records.drop_rows(Space::Audit, refused - 1, &|key| key.ends_with('3')),
+        records.drop_rows(Space::Audit, refused - 1, &|key, _| key.ends_with('3')),
         usize::try_from(refused - 2).unwrap() - (1..refused - 1).filter(|version| version % 10 == 3).count()
     );
     records.put(Space::Audit, "2026-01-05", record("z", refused)).unwrap();

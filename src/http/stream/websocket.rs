@@ -1,0 +1,261 @@
+//! Alpaca's stream on one WebSocket connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::super::activity::Activity;
+use super::super::auth::{Shown, key_of_token};
+use super::super::{ApiError, ApiResult, App};
+use super::ask::{self, Ask};
+use super::message::{self, Code};
+use super::served::Served;
+use super::session::{Reaction, Session};
+use super::wire::{Driven, Wire};
+use crate::access::{Identity, Scope};
+use crate::live::{Codec, Form, Interest, Live, NoStream, Personal, Start, Stream, StreamAsk};
+
+/// The feed of made-up data.
+const TEST_FEED: &str = "test";
+
+/// Close codes of RFC 6455 and its registry.
+pub(super) const POLICY: u16 = 1_008;
+const TOO_BIG: u16 = 1_009;
+const PROTOCOL: u16 = 1_002;
+pub(super) const RESTART: u16 = 1_012;
+
+/// After a key that was refused the connection stays for a while: clients that come again at once
+/// cost less.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+/// The most that a key above its rate is made to wait.
+const TARPIT_MAX: Duration = Duration::from_secs(3);
+/// How long the last messages of a connection may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+pub(super) async fn plain(
+    app: State<Arc<App>>,
+    Path(feed): Path<String>,
+    request: Request,
+) -> ApiResult<Response> {
+    upgrade(&app, &feed, Ok(None), request)
+}
+
+pub(super) async fn since(
+    app: State<Arc<App>>,
+    Path((feed, time)): Path<(String, String)>,
+    request: Request,
+) -> ApiResult<Response> {
+    upgrade(&app, &feed, ask::start_at(&time).map(Some), request)
+}
+
+pub(super) async fn cursor(
+    app: State<Arc<App>>,
+    Path((feed, cursor)): Path<(String, String)>,
+    request: Request,
+) -> ApiResult<Response> {
+    let start = ask::start_of(&cursor, app.reader.keyring());
+    upgrade(&app, &feed, start.map(Some), request)
+}
+
+/// Answers the handshake; the connection goes on in a task of its own.
+fn upgrade(
+    app: &Arc<App>,
+    feed: &str,
+    start: Result<Option<Start>, String>,
+    mut request: Request,
+) -> ApiResult<Response> {
+    let response = tungstenite::handshake::server::create_response_with_body(&request, Body::empty);
+    let response = response.map_err(|error| no_handshake(&error))?;
+    let ask = Ask::read(request.uri().query(), app.reader.keyring());
+    let ask = start.and_then(|start| ask.map(|ask| Ask { start: start.or(ask.start.clone()), ..ask }));
+    let feeds = &app.gate.config.live.feeds;
+    let live = match feed {
+        TEST_FEED => Some(&app.streams.test),
+        other => feeds.iter().any(|known| known == other).then_some(&app.streams.live),
+    };
+    let connection = Connection {
+        app: Arc::clone(app),
+        live: live.map(Arc::clone),
+        codec: codec_of(request.headers()),
+        shown: Shown::of(request.headers()),
+        ask,
+    };
+    if let Some(activity) = request.extensions().get::<Arc<Activity>>() {
+        activity.upgrade();
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    let message_bytes_max = app.gate.config.live.message_bytes_max;
+    app.streams.tasks.spawn(async move {
+        match upgraded.await {
+            Ok(io) => connection.serve(Wire::new(TokioIo::new(io), message_bytes_max)).await,
+            Err(error) => tracing::debug!(%error, "a connection ended before it was a stream"),
+        }
+    });
+    Ok(response)
+}
+
+fn no_handshake(error: &tungstenite::Error) -> ApiError {
+    ApiError::new(StatusCode::UPGRADE_REQUIRED, format!("this is a stream over WebSocket: {error}"))
+        .with("reason", "no_websocket")
+        .with_header(header::UPGRADE, header::HeaderValue::from_static("websocket"))
+}
+
+/// MessagePack where the handshake says so, else JSON.
+fn codec_of(headers: &HeaderMap) -> Codec {
+    match headers.get(header::CONTENT_TYPE) {
+        Some(value) if value.as_bytes().starts_with(b"application/msgpack") => Codec::MessagePack,
+        _ => Codec::Json,
+    }
+}
+
+/// A connection before it is served.
+struct Connection {
+    app: Arc<App>,
+    /// The feed's hub; `None` of a feed that there is not.
+    live: Option<Arc<Live>>,
+    codec: Codec,
+    shown: Shown,
+    ask: Result<Ask, String>,
+}
+
+/// Why a connection ends.
+pub(super) enum Close {
+    /// The peer has gone.
+    Gone,
+    /// With this code and reason.
+    With(u16, String),
+}
+
+impl From<Driven> for Close {
+    fn from(driven: Driven) -> Self {
+        match driven {
+            Driven::Ended(Some(why @ "message too big")) => Self::With(TOO_BIG, why.to_owned()),
+            Driven::Ended(Some(why)) => Self::With(PROTOCOL, why.to_owned()),
+            _ => Self::Gone,
+        }
+    }
+}
+
+impl Connection {
+    async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(self, mut wire: Wire<IO>) {
+        let metrics = Arc::clone(&self.app.gate.metrics);
+        metrics.live_connections.inc();
+        let close = match self.greet(&mut wire).await {
+            Ok(served) => Box::pin(served.run(&mut wire)).await,
+            Err(close) => close,
+        };
+        if let Close::With(code, reason) = close {
+            metrics.live_closed.with_label_values(&[&code.to_string()]).inc();
+            wire.close(code, &reason);
+        }
+        _ = timeout(GOODBYE, finish(&mut wire)).await;
+        metrics.live_connections.dec();
+    }
+
+    /// Until the client has shown a good key.
+    async fn greet<IO: AsyncRead + AsyncWrite + Unpin>(self, wire: &mut Wire<IO>) -> Result<Served, Close> {
+        let Self { app, live, codec, shown, ask } = self;
+        let config = &app.gate.config.live;
+        let mut session = Session::new(codec, config.symbols_per_connection_max);
+        wire.send(codec, vec![message::success(codec, "connected")]);
+        let refuse = |wire: &mut Wire<IO>, code: Code, reason: String| {
+            wire.send(codec, vec![message::error(codec, code)]);
+            Err(Close::With(POLICY, reason))
+        };
+        let ask = match ask {
+            Ok(ask) => ask,
+            Err(why) => return refuse(wire, Code::InvalidSyntax, why),
+        };
+        let Some(live) = live else {
+            return refuse(wire, Code::InsufficientSubscription, "there is no such feed".to_owned());
+        };
+        let deadline = Instant::now() + Duration::from_millis(config.auth_ms);
+        let mut key = match shown {
+            Shown::Key { id, secret } => Some((id, secret, true)),
+            Shown::Nothing => None,
+            Shown::Malformed | Shown::Token(_) => Some((String::new(), String::new(), true)),
+        };
+        loop {
+            if let Some((id, secret, by_header)) = key.take() {
+                match admit(&app, &id, &secret).await {
+                    Ok(identity) => match open(&live, codec, &ask, &identity) {
+                        Ok(stream) => {
+                            stream.subscriber().tell(session.authenticated(by_header));
+                            return Ok(Served::new(app, ask, session, stream));
+                        }
+                        Err(NoStream::TooMany) => {
+                            wire.send(codec, vec![message::error(codec, Code::ConnectionLimitExceeded)]);
+                        }
+                        Err(NoStream::Stopping) => {
+                            return Err(Close::With(RESTART, "the node is stopping".to_owned()));
+                        }
+                    },
+                    Err(code) => {
+                        wire.send(codec, vec![message::error(codec, code)]);
+                        _ = timeout(REFUSED_PAUSE, finish(wire)).await;
+                        sleep(REFUSED_PAUSE).await;
+                        return Err(Close::With(POLICY, "the key was refused".to_owned()));
+                    }
+                }
+            }
+            match timeout_at(deadline, wire.drive(true)).await {
+                Err(_) => return refuse(wire, Code::AuthTimeout, "no key was shown in time".to_owned()),
+                Ok(Driven::Heard(of, bytes)) => match session.hear(&bytes, of, &Interest::default()) {
+                    Reaction::Authenticate { key: id, secret } => key = Some(by_message(id, secret)),
+                    Reaction::Tell(payload) => wire.send(codec, vec![payload]),
+                    Reaction::Subscribe(..) | Reaction::Unsubscribe(_) => {}
+                },
+                Ok(Driven::Alive | Driven::Sent) => {}
+                Ok(ended) => return Err(ended.into()),
+            }
+        }
+    }
+}
+
+/// The key of a message. Under two literal names the secret is a token.
+fn by_message(key: String, secret: String) -> (String, String, bool) {
+    if matches!(key.as_str(), "oauth" | "access_token") {
+        let (id, secret) = key_of_token(&secret).unwrap_or_default();
+        return (id.to_owned(), secret.to_owned(), false);
+    }
+    (key, secret, false)
+}
+
+/// Who shows a key. One above its rate waits.
+async fn admit(app: &App, id: &str, secret: &str) -> Result<Arc<Identity>, Code> {
+    let gate = &app.gate;
+    let Ok((identity, allowance)) = gate.keys.admit(id, secret, (gate.clock)()) else {
+        gate.metrics.http_refused.with_label_values(&["key"]).inc();
+        return Err(Code::AuthFailed);
+    };
+    if let Some(seconds) = allowance.retry_after_s {
+        sleep(Duration::from_secs(seconds).min(TARPIT_MAX)).await;
+    }
+    if identity.may(Scope::MarketDataRead) { Ok(identity) } else { Err(Code::InsufficientScope) }
+}
+
+fn open(live: &Arc<Live>, codec: Codec, ask: &Ask, identity: &Identity) -> Result<Stream, NoStream> {
+    let personal = Personal::new(ask.conflate, None);
+    live.open(StreamAsk {
+        form: Form { codec, origins: ask.ext },
+        key_id: &identity.key_id,
+        session: ask.session.as_deref(),
+        personal,
+    })
+}
+
+/// Writes what is left.
+async fn finish<IO: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<IO>) {
+    while wire.is_sending() {
+        if let Driven::Ended(_) = wire.drive(false).await {
+            return;
+        }
+    }
+}

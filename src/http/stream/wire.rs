@@ -1,0 +1,332 @@
+//! WebSocket messages on a connection.
+//!
+//! What comes in is read by `tungstenite`, which never sees the socket: its bytes are handed to it,
+//! and its pongs and closes are taken from it and go out first, between two messages. What goes
+//! out is framed here, so that the bytes of ticks are written from where all clients share them and
+//! a connection holds no buffer of its own.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
+use tungstenite::{Error, Message};
+
+use crate::live::Codec;
+
+/// What is read from the socket at once.
+const READ_BYTES: usize = 4 * 1024;
+/// Pongs that the peer does not take; above it nothing is read.
+const REPLIES_BYTES_MAX: usize = 4 * 1024;
+/// Parts of a message that are written at once.
+const SLICES: usize = 64;
+
+/// What came of driving a connection.
+#[derive(Debug)]
+pub(super) enum Driven {
+    /// A message.
+    Heard(Codec, Bytes),
+    /// A ping, a pong: a sign of life.
+    Alive,
+    /// What was being sent is sent.
+    Sent,
+    /// It has ended; with a text where by the peer's fault.
+    Ended(Option<&'static str>),
+}
+
+/// The bytes between the socket and `tungstenite`.
+#[derive(Default)]
+struct Pipe {
+    incoming: BytesMut,
+    replies: Vec<u8>,
+}
+
+impl Read for Pipe {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.incoming.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let count = self.incoming.len().min(into.len());
+        self.incoming.copy_to_slice(into.get_mut(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.replies.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection that speaks WebSocket.
+pub(super) struct Wire<IO> {
+    io: IO,
+    inbound: WebSocketContext,
+    pipe: Pipe,
+    /// What is being written: a message that has begun is written to its end.
+    outgoing: VecDeque<Bytes>,
+    /// Bytes were taken since this was last looked at.
+    moved: bool,
+    blocked: bool,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
+    /// Takes messages of at most so many bytes.
+    pub(super) fn new(io: IO, message_bytes_max: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(message_bytes_max))
+            .max_frame_size(Some(message_bytes_max));
+        let inbound = WebSocketContext::new(Role::Server, Some(config));
+        let (pipe, outgoing) = (Pipe::default(), VecDeque::new());
+        Self { io, inbound, pipe, outgoing, moved: false, blocked: false }
+    }
+
+    /// Begins to send a payload. Only when nothing is being sent.
+    pub(super) fn send(&mut self, codec: Codec, parts: Vec<Bytes>) {
+        let opcode = match codec {
+            Codec::Json => 1,
+            Codec::MessagePack => 2,
+        };
+        self.outgoing.push_back(head(opcode, parts.iter().map(Bytes::len).sum()));
+        self.outgoing.extend(parts.into_iter().filter(|part| !part.is_empty()));
+    }
+
+    /// Asks the peer for a sign of life.
+    pub(super) fn ping(&mut self) {
+        let ping = Message::Ping(Bytes::new());
+        // The pipe takes everything; what is refused is refused because the peer has closed.
+        _ = self.inbound.write(&mut self.pipe, ping).and_then(|()| self.inbound.flush(&mut self.pipe));
+    }
+
+    /// Says that this is the end, after what is being sent.
+    pub(super) fn close(&mut self, code: u16, reason: &str) {
+        let frame = CloseFrame { code: CloseCode::from(code), reason: reason.to_owned().into() };
+        _ = self.inbound.close(&mut self.pipe, Some(frame));
+    }
+
+    /// Whether something is being sent.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.outgoing.is_empty() || !self.pipe.replies.is_empty()
+    }
+
+    /// Whether the peer has not taken the next byte; `false` once after it has taken any.
+    pub(super) fn is_blocked(&mut self) -> bool {
+        self.blocked && !std::mem::take(&mut self.moved)
+    }
+
+    /// Writes and reads until something has come of it. It may be dropped and called again.
+    pub(super) async fn drive(&mut self, may_read: bool) -> Driven {
+        std::future::poll_fn(|cx| self.poll(cx, may_read)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, may_read: bool) -> Poll<Driven> {
+        if self.is_sending() {
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Driven::Sent),
+                Poll::Ready(Err(_)) => return Poll::Ready(Driven::Ended(None)),
+                Poll::Pending => {}
+            }
+        }
+        if may_read && self.pipe.replies.len() <= REPLIES_BYTES_MAX {
+            self.poll_read(cx)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.outgoing.is_empty() {
+                if self.pipe.replies.is_empty() {
+                    self.blocked = false;
+                    return Pin::new(&mut self.io).poll_flush(cx);
+                }
+                self.outgoing.push_back(Bytes::from(std::mem::take(&mut self.pipe.replies)));
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = self.outgoing.len().min(SLICES);
+            for (slice, part) in slices.iter_mut().zip(&self.outgoing) {
+                *slice = IoSlice::new(part);
+            }
+            let slices = slices.get(..count).unwrap_or_default();
+            match Pin::new(&mut self.io).poll_write_vectored(cx, slices) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => self.advance(written),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.blocked = true;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.moved = true;
+        while let Some(first) = self.outgoing.front_mut() {
+            if first.len() > written {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.outgoing.pop_front();
+        }
+        // A burst leaves no memory behind.
+        if self.outgoing.capacity() > SLICES {
+            self.outgoing = VecDeque::new();
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Driven> {
+        loop {
+            match self.inbound.read(&mut self.pipe) {
+                Ok(Message::Text(text)) => return Poll::Ready(Driven::Heard(Codec::Json, text.into())),
+                Ok(Message::Binary(bytes)) => return Poll::Ready(Driven::Heard(Codec::MessagePack, bytes)),
+                Ok(Message::Ping(_) | Message::Pong(_)) => return Poll::Ready(Driven::Alive),
+                // Its answer waits in the pipe.
+                Ok(Message::Close(_)) if self.is_sending() => return Poll::Ready(Driven::Alive),
+                Ok(Message::Close(_) | Message::Frame(_)) => return Poll::Ready(Driven::Ended(None)),
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(Error::Capacity(_)) => return Poll::Ready(Driven::Ended(Some("message too big"))),
+                Err(Error::Protocol(_) | Error::Utf8(_)) => {
+                    return Poll::Ready(Driven::Ended(Some("protocol error")));
+                }
+                Err(_) => return Poll::Ready(Driven::Ended(None)),
+            }
+            let mut bytes = [0; READ_BYTES];
+            let mut into = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.io).poll_read(cx, &mut into) {
+                Poll::Ready(Ok(())) if !into.filled().is_empty() => {
+                    self.pipe.incoming.extend_from_slice(into.filled());
+                }
+                Poll::Ready(_) => return Poll::Ready(Driven::Ended(None)),
+                Poll::Pending => {
+                    if self.pipe.incoming.is_empty() {
+                        self.pipe.incoming = BytesMut::new();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// The head of an unmasked message in one frame (RFC 6455, section 5.2).
+fn head(opcode: u8, length: usize) -> Bytes {
+    let mut head = vec![0x80 | opcode];
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(short), _) if short < 126 => head.push(short),
+        (_, Ok(medium)) => {
+            head.push(126);
+            head.extend_from_slice(&medium.to_be_bytes());
+        }
+        _ => {
+            head.push(127);
+            head.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+    Bytes::from(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    fn wire(buffer: usize) -> (Wire<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(buffer);
+        (Wire::new(ours, 1 << 20), theirs)
+    }
+
+    /// A masked frame of a client.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match u8::try_from(payload.len()) {
+            Ok(short) if short < 126 => bytes.push(0x80 | short),
+            _ => {
+                bytes.push(0x80 | 126);
+                bytes.extend_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
+            }
+        }
+        bytes.extend_from_slice(&[1, 2, 3, 4]);
+        bytes.extend(payload.iter().zip([1, 2, 3, 4].into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes
+    }
+
+    #[tokio::test]
+    async fn a_fragmented_message_is_one() {
+        let (mut wire, mut peer) = wire(64 * 1024);
+        let parts = [frame(0x02, &[b'x'; 32_000]), frame(0x00, &[b'y'; 32_000]), frame(0x80, b"z")].concat();
+        peer.write_all(&parts[..40_000]).await.unwrap();
+        let heard = tokio::spawn(async move { wire.drive(true).await });
+        peer.write_all(&parts[40_000..]).await.unwrap();
+        let Driven::Heard(Codec::MessagePack, bytes) = heard.await.unwrap() else {
+            panic!("a binary message")
+        };
+        assert_eq!((bytes.len(), bytes[0], bytes[64_000]), (64_001, b'x', b'z'));
+    }
+
+    #[tokio::test]
+    async fn a_pong_goes_out_between_two_messages() {
+        let (mut wire, mut peer) = wire(8);
+        wire.send(Codec::Json, vec![Bytes::from_static(b"[1234567890123456789]")]);
+        peer.write_all(&frame(0x89, b"p")[..7]).await.unwrap();
+        assert!(matches!(wire.drive(true).await, Driven::Alive));
+        assert!(wire.is_blocked(), "the pipe takes eight bytes");
+        wire.outgoing.make_contiguous();
+        let reader = tokio::spawn(async move {
+            let mut all = vec![0; 2 + 21 + 3];
+            peer.read_exact(&mut all).await.unwrap();
+            all
+        });
+        assert!(matches!(wire.drive(false).await, Driven::Sent));
+        let all = reader.await.unwrap();
+        assert_eq!((&all[..2], &all[23..]), (&[0x81, 21][..], &[0x8a, 1, b'p'][..]));
+    }
+
+    #[tokio::test]
+    async fn lengths_have_three_forms() {
+        for (length, expected) in [
+            (125, vec![0x82, 125]),
+            (126, vec![0x82, 126, 0, 126]),
+            (65_536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            assert_eq!(head(2, length), expected, "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_big_or_no_frame_ends_the_connection() {
+        let (ours, mut peer) = duplex(1 << 16);
+        let mut wire = Wire::new(ours, 100);
+        peer.write_all(&frame(0x81, &[b'x'; 101])).await.unwrap();
+        assert!(matches!(wire.drive(true).await, Driven::Ended(Some("message too big"))));
+        let (mut wire, mut peer) = self::wire(1 << 16);
+        peer.write_all(&[0x81, 1, b'x']).await.unwrap();
+        assert!(matches!(wire.drive(true).await, Driven::Ended(Some("protocol error"))), "unmasked");
+    }
+
+    #[tokio::test]
+    async fn a_close_is_answered() {
+        let (mut wire, mut peer) = wire(1 << 10);
+        peer.write_all(&frame(0x88, &1000_u16.to_be_bytes())).await.unwrap();
+        assert!(matches!(wire.drive(true).await, Driven::Alive));
+        assert!(matches!(wire.drive(true).await, Driven::Sent));
+        let mut answer = [0; 4];
+        peer.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, [0x88, 2, 0x03, 0xe8]);
+        assert!(matches!(wire.drive(true).await, Driven::Ended(None)));
+    }
+}

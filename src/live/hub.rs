@@ -1,0 +1,302 @@
+//! The hub: what was followed, to each client that asked for it.
+//!
+//! The view hands over each delivery with the Position after it ([`Hub::enqueue`], under its lock);
+//! [`Hub::turn`] fans them out, one after the other, on the hub's own task. A client's cursor is
+//! the Position up to which everything is in its outbox, so that delivery and cursor agree however
+//! far the hub is behind the view.
+//!
+//! Nobody waits for a client. One whose outbox is full when a delivery comes gets nothing of it,
+//! nor of what follows: it has left the hub at the Position before that delivery, and reads on from
+//! there as a client that resumes does. Where the hub itself is too far behind, all clients do.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::channel::Channel;
+use super::encode::Form;
+use super::index::{Entry, Index};
+use super::interest::Interest;
+use super::subscriber::{End, Offered, Subscriber};
+use crate::bars::Period;
+use crate::market::{Row, Symbol};
+use crate::store::TapeId;
+use crate::tape::{Delivery, Position};
+
+/// Limits of a hub.
+#[derive(Clone, Copy, Debug)]
+pub struct HubConfig {
+    /// What waits for one client; above it the client leaves the hub and reads on later.
+    pub outbox_bytes_max: usize,
+    /// Deliveries that the hub has not fanned out; above it all clients leave the hub.
+    pub backlog_bytes_max: usize,
+}
+
+struct Queued {
+    delivery: Delivery,
+    after: Arc<Position>,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Queued>,
+    bytes: usize,
+}
+
+/// How many clients there are, and how far behind the hub is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HubStatus {
+    /// Clients.
+    pub clients: usize,
+    /// Bytes of deliveries that are not fanned out.
+    pub backlog_bytes: usize,
+}
+
+/// Fans deliveries out to clients.
+pub struct Hub {
+    config: HubConfig,
+    queue: Mutex<Queue>,
+    queued: Notify,
+    state: Mutex<Index>,
+    position: ArcSwap<Position>,
+    heard: Heard,
+}
+
+/// Is told each delivery in its turn, before the clients.
+pub type Heard = Box<dyn Fn(&Delivery) + Send + Sync>;
+
+/// What a turn of the hub came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turned {
+    /// Deliveries fanned out or passed.
+    pub deliveries: usize,
+    /// Clients that left the hub because they do not keep up.
+    pub left: usize,
+    /// The hub was too far behind: all clients left it.
+    pub overrun: bool,
+}
+
+impl Hub {
+    /// A hub at a Position.
+    #[must_use]
+    pub fn new(config: HubConfig, position: Position, heard: Heard) -> Self {
+        Self {
+            config,
+            queue: Mutex::default(),
+            queued: Notify::new(),
+            state: Mutex::default(),
+            position: ArcSwap::from_pointee(position),
+            heard,
+        }
+    }
+
+    /// Takes a delivery, and the Position of the view after it. Called in the order of deliveries,
+    /// in one step with the view's change.
+    pub fn enqueue(&self, deliveries: &[Delivery], after: Position) {
+        let after = Arc::new(after);
+        let mut queue = self.queue.lock();
+        for (at, delivery) in deliveries.iter().enumerate() {
+            queue.bytes += delivery.frame.memory();
+            // Between deliveries of one step the Position is the one before them.
+            let is_last = at + 1 == deliveries.len();
+            let after = if is_last { Arc::clone(&after) } else { self.before_of(&queue) };
+            queue.items.push_back(Queued { delivery: delivery.clone(), after });
+        }
+        drop(queue);
+        self.queued.notify_one();
+    }
+
+    fn before_of(&self, queue: &Queue) -> Arc<Position> {
+        queue.items.back().map_or_else(|| self.position.load_full(), |queued| Arc::clone(&queued.after))
+    }
+
+    /// Waits until a delivery may have come.
+    pub async fn queued(&self) {
+        self.queued.notified().await;
+    }
+
+    /// Fans out what waits.
+    pub fn turn(&self) -> Turned {
+        self.turn_in(&mut self.state.lock())
+    }
+
+    fn turn_in(&self, state: &mut Index) -> Turned {
+        let mut turned = Turned::default();
+        loop {
+            let (next, bytes) = {
+                let mut queue = self.queue.lock();
+                let bytes = queue.bytes;
+                let next = queue.items.pop_front();
+                queue.bytes -= next.as_ref().map_or(0, |queued| queued.delivery.frame.memory());
+                (next, bytes)
+            };
+            let Some(Queued { delivery, after }) = next else { return turned };
+            let before = self.position.load_full();
+            if bytes > self.config.backlog_bytes_max {
+                turned.overrun = true;
+                turned.left += state.all_leave(&before);
+            }
+            (self.heard)(&delivery);
+            let frame = Some((delivery.frame.tape, delivery.frame.seq));
+            turned.left += self.publish(state, delivery.live_rows(), frame, &before);
+            turned.deliveries += 1;
+            self.position.store(after);
+        }
+    }
+
+    /// Fans out ticks that are on no tape, such as bars that close. Answers the clients that left.
+    pub fn announce(&self, rows: &[Row]) -> usize {
+        let mut state = self.state.lock();
+        let before = self.position.load_full();
+        self.publish(&mut state, rows.iter(), None, &before)
+    }
+
+    fn publish<'r>(
+        &self,
+        state: &mut Index,
+        rows: impl Iterator<Item = &'r Row>,
+        frame: Option<(TapeId, u64)>,
+        before: &Arc<Position>,
+    ) -> usize {
+        if state.counts.iter().all(|count| *count == 0) {
+            return 0;
+        }
+        state.turns += 1;
+        let outbox_bytes_max = self.config.outbox_bytes_max;
+        let at = Offered { number: state.turns, before, frame, outbox_bytes_max };
+        let mut by_channel: [Vec<&Row>; Channel::ALL.len()] = Default::default();
+        for row in rows {
+            let channel = Channel::of(&row.tick).index();
+            if state.counts.get(channel).is_some_and(|count| *count > 0)
+                && let Some(rows) = by_channel.get_mut(channel)
+            {
+                rows.push(row);
+            }
+        }
+        let mut leaving = Vec::new();
+        for (channel, rows) in Channel::ALL.into_iter().zip(&by_channel).filter(|(_, rows)| !rows.is_empty())
+        {
+            state.publish_channel(channel, rows, &at, &mut leaving);
+        }
+        leaving.sort_unstable();
+        leaving.dedup();
+        for id in &leaving {
+            state.leave(*id);
+        }
+        leaving.len()
+    }
+
+    /// Everything up to here is in the outboxes.
+    #[must_use]
+    pub fn position(&self) -> Arc<Position> {
+        self.position.load_full()
+    }
+
+    /// A new client. One of the same key and session is asked to end. `None` where the node is
+    /// stopping.
+    pub fn register(&self, form: Form, key_id: &str, session: Option<&str>) -> Option<Arc<Subscriber>> {
+        self.state.lock().register(form, key_id, session)
+    }
+
+    /// Forgets a client.
+    pub fn unregister(&self, subscriber: &Subscriber) {
+        self.state.lock().unregister(subscriber);
+    }
+
+    /// Whether anybody hears a symbol's bars of this period.
+    #[must_use]
+    pub fn is_wanted(&self, symbol: Symbol, period: Period) -> bool {
+        let state = self.state.lock();
+        match period {
+            Period::Minute => {
+                state.is_wanted(Channel::Bars, symbol) || state.is_wanted(Channel::UpdatedBars, symbol)
+            }
+            Period::Day => state.is_wanted(Channel::DailyBars, symbol),
+        }
+    }
+
+    /// How many clients a key has.
+    #[must_use]
+    pub fn clients_of(&self, key_id: &str) -> usize {
+        self.state.lock().entries.values().filter(|entry| entry.subscriber.key_id() == key_id).count()
+    }
+
+    /// From now on the client gets what it asks for, and right before that its acknowledgement.
+    pub(super) fn join(&self, subscriber: &Arc<Subscriber>, interest: &Interest, ack: Option<Bytes>) {
+        let mut state = self.state.lock();
+        if let Some(ack) = ack {
+            subscriber.tell(ack);
+        }
+        state.join(subscriber, interest);
+    }
+
+    /// Once everything that waits is fanned out, in one step with the view: `last_part` gives the
+    /// client what it lacks until then; where it says `true` the client joins.
+    pub(super) fn join_after(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        interest: &Interest,
+        last_part: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut state = self.state.lock();
+        self.turn_in(&mut state);
+        let joins = last_part();
+        if joins {
+            state.join(subscriber, interest);
+        }
+        joins
+    }
+
+    /// The client no longer gets this; its acknowledgement follows what waits.
+    pub(super) fn part(&self, subscriber: &Subscriber, interest: &Interest, ack: Option<Bytes>) {
+        let mut state = self.state.lock();
+        state.part(subscriber.id(), interest);
+        if let Some(ack) = ack {
+            subscriber.tell(ack);
+        }
+    }
+
+    /// The client leaves; the Position up to which it has all that it had joined.
+    pub(super) fn leave(&self, subscriber: &Subscriber) -> Arc<Position> {
+        let mut state = self.state.lock();
+        state.leave(subscriber.id());
+        self.position.load_full()
+    }
+
+    /// Asks the clients of keys that are no longer good to end.
+    pub fn end_revoked(&self, is_live: impl Fn(&str) -> bool) {
+        for entry in self.state.lock().entries.values() {
+            if !is_live(entry.subscriber.key_id()) {
+                entry.subscriber.ask_to_end(End::Revoked);
+            }
+        }
+    }
+
+    /// Takes no more clients.
+    pub fn stop(&self) {
+        self.state.lock().ending = true;
+    }
+
+    /// Asks a share of the clients to end, one in so many; each is told to come back at its own
+    /// time.
+    pub fn end_some(&self, one_in: u32, mut retry_ms: impl FnMut() -> u64) {
+        let state = self.state.lock();
+        let waiting: Vec<&Entry> =
+            state.entries.values().filter(|entry| entry.subscriber.end().is_none()).collect();
+        let share = waiting.len().div_ceil(usize::try_from(one_in.max(1)).unwrap_or(usize::MAX));
+        for entry in waiting.into_iter().take(share) {
+            entry.subscriber.ask_to_end(End::Move { retry_ms: retry_ms() });
+        }
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> HubStatus {
+        let clients = self.state.lock().entries.len();
+        HubStatus { clients, backlog_bytes: self.queue.lock().bytes }
+    }
+}

@@ -1,0 +1,533 @@
+//! One client's stream: what it asked for, what it is given, and where it is.
+//!
+//! A client that begins without a cursor joins the hub at once. One that comes with a cursor, or
+//! that did not keep up and left the hub, is given first what it lacks ([`crate::tape::Resume`]):
+//! from the tail, else from the tapes. That is paced by the client: a step is made only when its
+//! outbox is empty. It joins in one step with the view, when nothing is lacking.
+//!
+//! [`Stream::next`] may be dropped at any time and called again.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::Live;
+use super::encode::{Encoded, Form};
+use super::interest::Interest;
+use super::outbox::Taken;
+use super::subscriber::{End, Personal, Subscriber};
+use crate::market::{Nanos, Row};
+use crate::store::{StoreError, TapeId};
+use crate::tape::{Delivery, Follower, Frame, Position, Resume, ResumeConfig, ResumeStep};
+
+/// Where a client begins.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// After everything that this Position covers; when it was given.
+    After(Arc<Position>, Nanos),
+    /// With what was received since this time.
+    Since(Nanos),
+}
+
+impl Start {
+    const fn time(&self) -> Nanos {
+        match self {
+            Self::After(_, at) | Self::Since(at) => *at,
+        }
+    }
+}
+
+/// What is lost to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Nothing is lost that was received before.
+    pub from: Nanos,
+    /// Nothing is lost that was received after.
+    pub to: Nanos,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why something is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapReason {
+    /// The client comes back later than a stream reaches: history has it.
+    TooOld,
+    /// Frames are on no tape any more.
+    Lost,
+}
+
+impl GapReason {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooOld => "too_old",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What a stream comes to next.
+#[derive(Debug)]
+pub enum Next {
+    /// To be sent.
+    Message(Taken),
+    /// To be told, or where the client does not know gaps, the end.
+    Gap(Gap),
+    /// It is over.
+    End(End),
+}
+
+/// What a client wants of a stream.
+pub struct StreamAsk<'a> {
+    /// The bytes.
+    pub form: Form,
+    /// The key by which it was admitted.
+    pub key_id: &'a str,
+    /// The name of its session, of which a newer connection takes over.
+    pub session: Option<&'a str>,
+    /// What is done for it alone.
+    pub personal: Personal,
+}
+
+/// A part of the interest that is to be given from some start before it joins the hub.
+struct Job {
+    interest: Interest,
+    start: Start,
+}
+
+enum Replay {
+    /// The Position of a time is looked for.
+    Finding(Box<Finding>),
+    Running(Box<Running>),
+}
+
+struct Finding {
+    interest: Interest,
+    since: Nanos,
+    found: JoinHandle<Result<Position, StoreError>>,
+}
+
+struct Running {
+    interest: Interest,
+    since: Nanos,
+    resume: Resume,
+    read: Option<JoinHandle<Option<Vec<Arc<Frame>>>>>,
+    again: Option<Instant>,
+}
+
+/// One client's stream.
+pub struct Stream {
+    live: Arc<Live>,
+    subscriber: Arc<Subscriber>,
+    /// What it asked for, as acknowledged.
+    asked: Interest,
+    jobs: VecDeque<Job>,
+    replay: Option<Replay>,
+    /// Where it was when it ended.
+    left_at: Option<Arc<Position>>,
+    /// It ended before it was known where it begins.
+    is_nowhere: bool,
+}
+
+/// Frames that are given in one step with the view, so that the client catches up at last.
+const LAST_FRAMES_MAX: u64 = 64;
+/// A job that begins where a stream reaches may be begun so much later.
+const REACH_SLACK: i64 = 10 * Nanos::SECOND;
+/// Steps of a replay between two looks at the outbox.
+const STEPS: usize = 64;
+
+impl Stream {
+    pub(super) fn new(live: Arc<Live>, subscriber: Arc<Subscriber>) -> Self {
+        let (jobs, asked) = (VecDeque::new(), Interest::default());
+        Self { live, subscriber, asked, jobs, replay: None, left_at: None, is_nowhere: false }
+    }
+
+    /// What it asked for.
+    #[must_use]
+    pub const fn asked(&self) -> &Interest {
+        &self.asked
+    }
+
+    /// The client behind it, to tell it something or ask how it is.
+    #[must_use]
+    pub const fn subscriber(&self) -> &Arc<Subscriber> {
+        &self.subscriber
+    }
+
+    /// Asks for more, from `start` or from now on. `ack` is told what is asked for then, and goes
+    /// out before the first tick of it.
+    pub fn subscribe(
+        &mut self,
+        more: &Interest,
+        start: Option<Start>,
+        ack: impl FnOnce(&Interest) -> Option<Bytes>,
+    ) {
+        let new = self.asked.add(more);
+        let ack = ack(&self.asked);
+        match start.filter(|_| self.live.config.is_taped && !new.is_empty()) {
+            None => self.live.hub.join(&self.subscriber, &new, ack),
+            Some(start) => {
+                if let Some(ack) = ack {
+                    self.subscriber.tell(ack);
+                }
+                self.jobs.push_back(Job { interest: new, start });
+            }
+        }
+    }
+
+    /// Asks for less.
+    pub fn unsubscribe(&mut self, less: &Interest, ack: impl FnOnce(&Interest) -> Option<Bytes>) {
+        self.asked.remove(less);
+        for job in &mut self.jobs {
+            job.interest.remove(less);
+        }
+        match &mut self.replay {
+            Some(Replay::Finding(finding)) => finding.interest.remove(less),
+            Some(Replay::Running(running)) => running.interest.remove(less),
+            None => {}
+        }
+        self.live.hub.part(&self.subscriber, less, ack(&self.asked));
+    }
+
+    /// A cursor for who has had all that [`Self::next`] has given; `None` while the Position of
+    /// the time at which it begins is not known yet.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Position> {
+        if !self.live.config.is_taped {
+            return None;
+        }
+        // Read before the outbox: what is queued in between is given again, not lost.
+        let joined = self.left_at.clone().unwrap_or_else(|| self.live.hub.position());
+        if self.is_nowhere { None } else { self.cursor_at(joined) }
+    }
+
+    /// The cursor of a client that has had of the hub all up to `joined` but what waits.
+    fn cursor_at(&self, joined: Arc<Position>) -> Option<Position> {
+        let view = &self.live.tape.view;
+        let waiting = self.subscriber.before();
+        if self.left_at.is_some() && waiting.is_none() {
+            return Some(self.subscriber.with_ahead(view, &joined));
+        }
+        // Each part of the interest is somewhere: the cursor is where all of them are.
+        let mut parts = vec![waiting.unwrap_or(joined)];
+        parts.extend(self.left_at.clone());
+        for job in &self.jobs {
+            match &job.start {
+                Start::After(position, _) => parts.push(Arc::clone(position)),
+                Start::Since(_) => return None,
+            }
+        }
+        match &self.replay {
+            Some(Replay::Finding(..)) => return None,
+            Some(Replay::Running(running)) => {
+                parts.push(Arc::new(view.read(|view| running.resume.partial_cursor(view.follower(), None))));
+            }
+            None => {}
+        }
+        let position = match parts.as_slice() {
+            [one] => Arc::clone(one),
+            several => Arc::new(view.read(|view| meet(several, view.follower()))),
+        };
+        Some(self.subscriber.with_ahead(view, &position))
+    }
+
+    /// What waits is dropped, for the client does not take it: the cursor of who has had all that
+    /// was given so far.
+    pub fn drop_waiting(&mut self) -> Option<Position> {
+        let cursor = self.cursor();
+        let left_at = self.live.hub.leave(&self.subscriber);
+        self.subscriber.clear();
+        self.is_nowhere = cursor.is_none();
+        self.left_at = Some(cursor.clone().map_or(left_at, Arc::new));
+        (self.jobs, self.replay) = (VecDeque::new(), None);
+        cursor
+    }
+
+    /// What comes next, in messages of at most so many bytes.
+    pub async fn next(&mut self, bytes_max: usize) -> Next {
+        loop {
+            let end = self.subscriber.end();
+            if end.is_some() {
+                self.stop();
+            }
+            if let Some(taken) = self.subscriber.take(bytes_max) {
+                return Next::Message(taken);
+            }
+            if let Some(end) = end {
+                return Next::End(end);
+            }
+            if let Some(behind) = self.subscriber.take_behind() {
+                self.fall_behind(behind);
+            }
+            if self.replay.is_none()
+                && let Some(job) = self.jobs.pop_front()
+                && let Some(gap) = self.begin(job)
+            {
+                return Next::Gap(gap);
+            }
+            match self.step() {
+                Stepped::On => {}
+                Stepped::Gap(gap) => return Next::Gap(gap),
+                Stepped::Wait(until) => self.wait(until).await,
+            }
+        }
+    }
+
+    /// The client gets nothing more; what waits goes out.
+    fn stop(&mut self) {
+        if self.left_at.is_none() {
+            let left_at = self.live.hub.leave(&self.subscriber);
+            let behind = self.subscriber.take_behind();
+            let replaying = self.replay.is_some() || !self.jobs.is_empty();
+            let at = behind.unwrap_or(left_at);
+            let cursor = if replaying { self.cursor_at(Arc::clone(&at)) } else { None };
+            self.is_nowhere = replaying && cursor.is_none();
+            self.left_at = Some(cursor.map_or(at, Arc::new));
+            (self.jobs, self.replay) = (VecDeque::new(), None);
+        }
+    }
+
+    /// It has left the hub, and reads on from there before anything else.
+    fn fall_behind(&mut self, at: Arc<Position>) {
+        let mut interest = self.asked.clone();
+        match &self.replay {
+            Some(Replay::Finding(finding)) => interest.remove(&finding.interest),
+            Some(Replay::Running(running)) => interest.remove(&running.interest),
+            None => {}
+        }
+        for job in &self.jobs {
+            interest.remove(&job.interest);
+        }
+        if self.live.config.is_taped {
+            self.jobs.push_front(Job { interest, start: Start::After(at, self.live.now()) });
+        } else {
+            self.live.hub.join(&self.subscriber, &interest, None);
+        }
+    }
+
+    /// Begins a job. Where it begins further back than a stream reaches that is a gap, and the job
+    /// begins where the stream reaches.
+    fn begin(&mut self, job: Job) -> Option<Gap> {
+        let Job { interest, start } = job;
+        let reach = self.live.now().plus(-self.live.resume_nanos());
+        if start.time() < reach.plus(-REACH_SLACK) {
+            let gap = Gap { from: start.time(), to: reach, reason: GapReason::TooOld };
+            self.jobs.push_front(Job { interest, start: Start::Since(reach) });
+            return Some(gap);
+        }
+        self.replay = Some(match start {
+            Start::After(position, since) => self.run(interest, since, (*position).clone()),
+            Start::Since(since) => {
+                let tape = Arc::clone(&self.live.tape);
+                let find = async move { tape.scans.position_at(&tape.view, since).await };
+                Replay::Finding(Box::new(Finding { interest, since, found: tokio::spawn(find) }))
+            }
+        });
+        None
+    }
+
+    fn run(&self, interest: Interest, since: Nanos, position: Position) -> Replay {
+        let mono = self.live.mono();
+        let config = ResumeConfig { requests: self.live.replay_memory(), ..ResumeConfig::default() };
+        let resume = self.live.tape.view.read(|view| Resume::new(view.follower(), position, config, mono));
+        Replay::Running(Box::new(Running { interest, since, resume, read: None, again: None }))
+    }
+
+    /// One step of the replay.
+    fn step(&mut self) -> Stepped {
+        let Some(replay) = self.replay.take() else { return Stepped::Wait(self.subscriber.due()) };
+        let mut running = match replay {
+            Replay::Finding(..) => {
+                self.replay = Some(replay);
+                return Stepped::Wait(None);
+            }
+            Replay::Running(running) => running,
+        };
+        let stepped = self.run_on(&mut running);
+        if stepped.is_some() {
+            self.replay = Some(Replay::Running(running));
+        }
+        stepped.unwrap_or(Stepped::On)
+    }
+
+    /// Some steps of a replay that runs; `None` where it has ended and the client has joined.
+    fn run_on(&self, running: &mut Running) -> Option<Stepped> {
+        if running.read.is_some() {
+            return Some(Stepped::Wait(None));
+        }
+        if let Some(again) = running.again.take_if(|again| *again > Instant::now()) {
+            running.again = Some(again);
+            return Some(Stepped::Wait(Some(again)));
+        }
+        running.again = None;
+        for _ in 0..STEPS {
+            let mono = self.live.mono();
+            let step = self.live.tape.view.read(|view| running.resume.step(view.tail(), mono));
+            match step {
+                ResumeStep::Deliver(delivery) => {
+                    if self.give(running, &delivery) {
+                        return Some(Stepped::On);
+                    }
+                }
+                ResumeStep::Read { tape, seqs, at } => {
+                    let scans = Arc::clone(&self.live.tape);
+                    let read = async move { scans.scans.read(tape, seqs, at).await };
+                    let told = async move {
+                        let failed = |error: &StoreError| tracing::warn!(%error, "a replay was not read");
+                        read.await.inspect_err(failed).ok()
+                    };
+                    running.read = Some(tokio::spawn(told));
+                    return Some(Stepped::Wait(None));
+                }
+                ResumeStep::Gap { .. } => {
+                    let (from, to) = (running.since, self.live.now());
+                    return Some(Stepped::Gap(Gap { from, to, reason: GapReason::Lost }));
+                }
+                ResumeStep::Wait(until) => {
+                    let pause = Duration::from_millis(until.since(mono).max(1));
+                    running.again = Some(Instant::now() + pause);
+                    return Some(Stepped::Wait(running.again));
+                }
+                ResumeStep::Done => return if self.join(running) { None } else { Some(Stepped::On) },
+            }
+        }
+        Some(Stepped::On)
+    }
+
+    /// Joins the hub where nothing much is lacking any more; whether it has.
+    fn join(&self, running: &mut Running) -> bool {
+        let mono = self.live.mono();
+        let lacking = self.live.tape.view.read(|view| running.resume.extend(view.follower(), mono));
+        if lacking > LAST_FRAMES_MAX {
+            return false;
+        }
+        let interest = running.interest.clone();
+        let joined = self.live.hub.join_after(&self.subscriber, &interest, || self.last_part(running));
+        if joined {
+            let ahead = running.resume.ahead().clone();
+            self.subscriber.personalize(|personal| personal.ahead = ahead);
+        }
+        joined
+    }
+
+    /// What is lacking at this instant, from the tail; whether that is all.
+    fn last_part(&self, running: &mut Running) -> bool {
+        let mono = self.live.mono();
+        self.live.tape.view.read(|view| {
+            running.resume.extend(view.follower(), mono);
+            loop {
+                match running.resume.step(view.tail(), mono) {
+                    ResumeStep::Deliver(delivery) => {
+                        let before = running.resume.partial_cursor(view.follower(), Some(&delivery.frame));
+                        self.give_rows(running, &delivery, &Arc::new(before));
+                    }
+                    ResumeStep::Done => return true,
+                    ResumeStep::Read { .. } => {
+                        // Not in the tail: it is read outside.
+                        running.resume.put_back();
+                        return false;
+                    }
+                    ResumeStep::Gap { .. } | ResumeStep::Wait(_) => return false,
+                }
+            }
+        })
+    }
+
+    /// Gives the ticks of a frame that are asked for; whether there were any.
+    fn give(&self, running: &Running, delivery: &Delivery) -> bool {
+        if !delivery.live_rows().any(|row| running.interest.wants_tick(&row.tick)) {
+            return false;
+        }
+        let before = self
+            .live
+            .tape
+            .view
+            .read(|view| running.resume.partial_cursor(view.follower(), Some(&delivery.frame)));
+        self.give_rows(running, delivery, &Arc::new(before));
+        true
+    }
+
+    fn give_rows(&self, running: &Running, delivery: &Delivery, before: &Arc<Position>) {
+        let rows = delivery.live_rows().filter(|row| running.interest.wants_tick(&row.tick));
+        let rows: Vec<&Row> = self.subscriber.picked(rows);
+        if !rows.is_empty() {
+            self.subscriber.give(Encoded::new(rows, self.subscriber.form()).all(before));
+        }
+    }
+
+    /// Waits for what the stream needs: a wake, a time, an answer.
+    async fn wait(&mut self, until: Option<Instant>) {
+        let due = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        match &mut self.replay {
+            Some(Replay::Finding(finding)) => {
+                let found = tokio::select! {
+                    found = &mut finding.found => found,
+                    () = self.subscriber.woken() => return,
+                };
+                let (interest, since) = (std::mem::take(&mut finding.interest), finding.since);
+                self.replay = match found {
+                    Ok(Ok(position)) => Some(self.run(interest, since, position)),
+                    failed => {
+                        tracing::warn!(?failed, "the beginning of a replay was not found; it is asked again");
+                        let start = Start::Since(since);
+                        self.jobs.push_front(Job { interest, start });
+                        None
+                    }
+                };
+            }
+            Some(Replay::Running(running)) if running.read.is_some() => {
+                let Some(read) = &mut running.read else { return };
+                let answer = tokio::select! {
+                    answer = read => answer.ok().flatten(),
+                    () = self.subscriber.woken() => return,
+                };
+                running.read = None;
+                let deliveries = running.resume.answered(answer, self.live.mono());
+                if let Some(Replay::Running(running)) = &self.replay {
+                    for delivery in &deliveries {
+                        self.give(running, delivery);
+                    }
+                }
+            }
+            _ => tokio::select! {
+                () = self.subscriber.woken() => {}
+                () = due => {}
+            },
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.live.hub.unregister(&self.subscriber);
+    }
+}
+
+/// What all of these Positions cover.
+fn meet(positions: &[Arc<Position>], follower: &Follower) -> Position {
+    let positions: Vec<Position> = positions.iter().map(|position| (**position).clone()).collect();
+    let mut met = Position { seen: follower.position().seen, ..Position::default() };
+    let tapes: BTreeSet<TapeId> =
+        positions.iter().flat_map(|position| follower.expand(position).into_keys()).collect();
+    for tape in tapes {
+        met.tapes.insert(tape, follower.meet_of(&positions, tape));
+    }
+    met
+}
+
+enum Stepped {
+    On,
+    Gap(Gap),
+    Wait(Option<Instant>),
+}

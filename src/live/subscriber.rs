@@ -1,0 +1,334 @@
+//! One client of a hub: its outbox, and what is done for it alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::channel::Channel;
+use super::encode::{Encoded, Form, Piece};
+use super::outbox::{Outbox, Taken};
+use crate::market::{Row, Symbol};
+use crate::store::TapeId;
+use crate::tape::tasks::SharedView;
+use crate::tape::{Covered, Position};
+
+/// Why the node ends a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The node is stopping; the client connects again, not all at once: in so many milliseconds.
+    Move {
+        /// When to come back.
+        retry_ms: u64,
+    },
+    /// Its key was revoked or has ended.
+    Revoked,
+    /// Another connection has taken over its session.
+    TakenOver,
+}
+
+/// Picks ticks for one client.
+pub type Picker = Box<dyn FnMut(&Row) -> bool + Send>;
+
+/// What is done for one client alone; most have nothing of it and share all their bytes.
+#[derive(Default)]
+pub struct Personal {
+    /// Of each symbol the latest quote alone, so often.
+    conflate: Option<Duration>,
+    /// Which ticks pass.
+    picker: Option<Picker>,
+    /// What the client's cursor covers and this node does not yet.
+    pub(super) ahead: Covered,
+    quotes: BTreeMap<Symbol, Row>,
+    /// The Position before the oldest of these quotes.
+    quotes_before: Option<Arc<Position>>,
+    flush_at: Option<Instant>,
+}
+
+impl Personal {
+    /// These wishes.
+    #[must_use]
+    pub fn new(conflate: Option<Duration>, picker: Option<Picker>) -> Self {
+        Self { conflate, picker, ..Self::default() }
+    }
+
+    fn is_none(&self) -> bool {
+        self.conflate.is_none() && self.picker.is_none() && self.ahead.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct Inbox {
+    outbox: Outbox,
+    /// The client has left the hub: everything before this Position is in its outbox.
+    behind: Option<Arc<Position>>,
+    end: Option<End>,
+    personal: Personal,
+    /// The last delivery that was offered.
+    turn: u64,
+}
+
+/// One client of a hub.
+pub struct Subscriber {
+    id: u64,
+    form: Form,
+    key_id: String,
+    inbox: Mutex<Inbox>,
+    wake: Notify,
+    is_personal: AtomicBool,
+}
+
+impl Subscriber {
+    pub(super) fn new(id: u64, form: Form, key_id: &str) -> Self {
+        Self {
+            id,
+            form,
+            key_id: key_id.to_owned(),
+            inbox: Mutex::default(),
+            wake: Notify::new(),
+            is_personal: AtomicBool::new(false),
+        }
+    }
+
+    /// Its number in the hub.
+    pub(super) const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether ticks are picked for it alone.
+    pub(super) fn is_personal(&self) -> bool {
+        self.is_personal.load(Ordering::Relaxed)
+    }
+
+    /// It leaves the hub at a Position.
+    pub(super) fn leave_at(&self, before: &Arc<Position>) {
+        let mut inbox = self.inbox.lock();
+        if inbox.behind.is_none() {
+            inbox.leave_at(before);
+        }
+        drop(inbox);
+        self.wake.notify_one();
+    }
+
+    /// What it takes.
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The key by which it was admitted.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// Queues a message of its own.
+    pub fn tell(&self, payload: Bytes) {
+        self.inbox.lock().outbox.push_control(payload);
+        self.wake.notify_one();
+    }
+
+    /// Queues ticks of its replay.
+    pub(super) fn give(&self, pieces: Vec<Arc<Piece>>) {
+        let mut inbox = self.inbox.lock();
+        for piece in pieces {
+            inbox.outbox.push(piece);
+        }
+    }
+
+    /// Takes what is to be sent next.
+    pub(super) fn take(&self, bytes_max: usize) -> Option<Taken> {
+        let mut inbox = self.inbox.lock();
+        inbox.flush_quotes(self.form, Instant::now());
+        inbox.outbox.take(bytes_max)
+    }
+
+    /// When quotes that are held back are due.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.inbox.lock().personal.flush_at
+    }
+
+    /// Waits until there may be something to do.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Whether the node wants it to end.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        self.inbox.lock().end
+    }
+
+    /// Where it left the hub, once it has; it is told once.
+    pub(super) fn take_behind(&self) -> Option<Arc<Position>> {
+        self.inbox.lock().behind.take()
+    }
+
+    /// The cursor of who has had everything but what waits, where a tick or a quote waits.
+    pub(super) fn before(&self) -> Option<Arc<Position>> {
+        let inbox = self.inbox.lock();
+        let held = inbox.personal.quotes_before.as_ref();
+        inbox.outbox.before().or_else(|| inbox.behind.as_ref().or(held).map(Arc::clone))
+    }
+
+    /// A cursor joined with what the client's own was ahead by.
+    pub(super) fn with_ahead(&self, view: &SharedView, position: &Arc<Position>) -> Position {
+        let mut joined = (**position).clone();
+        let mut inbox = self.inbox.lock();
+        if inbox.personal.ahead.is_empty() {
+            return joined;
+        }
+        let ahead = std::mem::take(&mut inbox.personal.ahead);
+        view.read(|view| {
+            for (tape, own) in ahead {
+                let known = view.follower().progress(position, tape);
+                if !known.covers_all(&own) {
+                    joined.tapes.insert(tape, known.join(&own));
+                    inbox.personal.ahead.insert(tape, own);
+                }
+            }
+        });
+        joined
+    }
+
+    /// Those ticks of a replay that are picked for this client.
+    pub(super) fn picked<'r>(&self, rows: impl Iterator<Item = &'r Row>) -> Vec<&'r Row> {
+        let mut inbox = self.inbox.lock();
+        match &mut inbox.personal.picker {
+            Some(picker) => rows.filter(|row| picker(row)).collect(),
+            None => rows.collect(),
+        }
+    }
+
+    /// Drops what waits; the cursor of who has had everything but that.
+    pub(super) fn clear(&self) -> Option<Arc<Position>> {
+        let mut inbox = self.inbox.lock();
+        let behind = inbox.behind.take();
+        inbox.outbox.clear().or(behind)
+    }
+
+    /// Bytes of its own messages that wait: acknowledgements that it does not read.
+    #[must_use]
+    pub fn control_bytes(&self) -> usize {
+        self.inbox.lock().outbox.control_bytes()
+    }
+
+    /// Changes what is done for it alone.
+    pub(super) fn personalize(&self, change: impl FnOnce(&mut Personal)) {
+        let mut inbox = self.inbox.lock();
+        change(&mut inbox.personal);
+        self.is_personal.store(!inbox.personal.is_none(), Ordering::Relaxed);
+    }
+
+    /// Asks it to end.
+    pub(super) fn ask_to_end(&self, end: End) {
+        self.inbox.lock().end.get_or_insert(end);
+        self.wake.notify_one();
+    }
+
+    /// Queues pieces of a delivery; `false` where it has left the hub at this one.
+    pub(super) fn offer(&self, pieces: &[Arc<Piece>], at: &Offered<'_>) -> bool {
+        let mut inbox = self.inbox.lock();
+        if !inbox.admits(at) {
+            let stays = inbox.behind.is_none();
+            drop(inbox);
+            self.wake.notify_one();
+            return stays;
+        }
+        for piece in pieces {
+            inbox.outbox.push(Arc::clone(piece));
+        }
+        drop(inbox);
+        self.wake.notify_one();
+        true
+    }
+
+    /// The same for one for whom ticks are picked.
+    pub(super) fn offer_rows<'r>(&self, rows: impl Iterator<Item = &'r Row>, at: &Offered<'_>) -> bool {
+        let mut inbox = self.inbox.lock();
+        if !inbox.admits(at) {
+            let stays = inbox.behind.is_none();
+            drop(inbox);
+            self.wake.notify_one();
+            return stays;
+        }
+        let rows: Vec<&Row> = rows.filter(|row| inbox.personal.pick(row, at)).collect();
+        if !rows.is_empty() {
+            for piece in Encoded::new(rows, self.form).all(at.before) {
+                inbox.outbox.push(piece);
+            }
+        }
+        drop(inbox);
+        self.wake.notify_one();
+        true
+    }
+}
+
+/// A delivery on its way to the clients.
+pub(super) struct Offered<'a> {
+    pub(super) number: u64,
+    pub(super) before: &'a Arc<Position>,
+    pub(super) frame: Option<(TapeId, u64)>,
+    pub(super) outbox_bytes_max: usize,
+}
+
+impl Inbox {
+    /// Whether this delivery is for the client: all of it, or nothing of it and of what follows.
+    fn admits(&mut self, at: &Offered<'_>) -> bool {
+        if self.behind.is_some() {
+            return false;
+        }
+        if self.turn != at.number {
+            self.turn = at.number;
+            if self.outbox.bytes() > at.outbox_bytes_max {
+                self.leave_at(at.before);
+                return false;
+            }
+        }
+        let covered = |(tape, seq)| self.personal.ahead.get(&tape).is_some_and(|own| own.covers(seq));
+        !at.frame.is_some_and(covered)
+    }
+
+    /// Leaves the hub at a Position; quotes that are held back are read again with the rest.
+    fn leave_at(&mut self, before: &Arc<Position>) {
+        let held = self.personal.quotes_before.take();
+        self.personal.quotes.clear();
+        self.personal.flush_at = None;
+        self.behind = Some(held.unwrap_or_else(|| Arc::clone(before)));
+    }
+
+    /// Queues the quotes that were held back, where they are due.
+    fn flush_quotes(&mut self, form: Form, now: Instant) {
+        if self.personal.flush_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.personal.flush_at = None;
+        let quotes = std::mem::take(&mut self.personal.quotes);
+        if let Some(before) = self.personal.quotes_before.take() {
+            for piece in Encoded::new(quotes.values(), form).all(&before) {
+                self.outbox.push(piece);
+            }
+        }
+    }
+}
+
+impl Personal {
+    /// Whether a tick goes out now. A quote that is held back does later.
+    fn pick(&mut self, row: &Row, at: &Offered<'_>) -> bool {
+        if self.picker.as_mut().is_some_and(|picker| !picker(row)) {
+            return false;
+        }
+        let Some(every) = self.conflate.filter(|_| Channel::of(&row.tick) == Channel::Quotes) else {
+            return true;
+        };
+        self.quotes.insert(row.tick.symbol, row.clone());
+        self.quotes_before.get_or_insert_with(|| Arc::clone(at.before));
+        self.flush_at.get_or_insert_with(|| Instant::now() + every);
+        false
+    }
+}

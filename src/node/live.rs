@@ -1,0 +1,107 @@
+//! The live part of a node: latest values, hubs, and their tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::clock::Clocks;
+use super::storage::Storage;
+use crate::config;
+use crate::history::Reader;
+use crate::http::{Clock, Streams};
+use crate::live::tasks::{BarsWorld, Heap};
+use crate::live::{BarLimits, Hub, HubConfig, Live, LiveConfig, Newest, Scans, Tapes, tasks};
+use crate::market::{FAKE_EVERY_NANOS, Origin, Row, fakepaca};
+use crate::tape::tasks::{Sealed, SharedView};
+use crate::tape::{Delivery, Position};
+use crate::telemetry::Metrics;
+
+/// The parts that run.
+pub(super) struct LiveParts {
+    pub(super) newest: Arc<Newest>,
+    pub(super) streams: Streams,
+}
+
+/// What the live part stands on.
+pub(super) struct Ground<'a> {
+    pub(super) storage: &'a Storage,
+    pub(super) view: &'a Arc<SharedView>,
+    pub(super) reader: &'a Arc<Reader>,
+    pub(super) clocks: &'a Clocks,
+    pub(super) metrics: &'a Arc<Metrics>,
+    pub(super) bars: BarLimits,
+}
+
+/// Listens to the view, and begins the tasks.
+pub(super) fn start(
+    config: &config::Live,
+    ground: &Ground<'_>,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> LiveParts {
+    let Ground { storage, view, reader, clocks, metrics, bars } = ground;
+    let newest = Arc::new(Newest::new(Arc::clone(reader), config.latest_symbols_max));
+    let sealed = Sealed::new(Arc::clone(&storage.keyring));
+    let store = Arc::clone(&storage.store) as _;
+    let scans = Scans::new(store, sealed, config.scans_max, config.scan_cache_bytes_max);
+    let tapes = Arc::new(Tapes { view: Arc::clone(view), scans });
+    let hub_config =
+        HubConfig { outbox_bytes_max: config.outbox_bytes_max, backlog_bytes_max: config.backlog_bytes_max };
+    let position = view.read(|view| view.follower().position());
+    let heap = Arc::new(Heap::default());
+    let (to_fold, heap_bytes_max) = (Arc::clone(&heap), config.backlog_bytes_max);
+    let heard = move |delivery: &Delivery| to_fold.push(delivery, heap_bytes_max);
+    let hub = Hub::new(hub_config, position, Box::new(heard));
+    let live =
+        Arc::new(Live::new(hub, Arc::clone(&tapes), live_config(config, true), Arc::clone(&clocks.now)));
+    let hub = Hub::new(hub_config, Position::default(), Box::new(|_| {}));
+    let test = Arc::new(Live::new(hub, tapes, live_config(config, false), Arc::clone(&clocks.now)));
+
+    let (latest, to_hub) = (Arc::clone(&newest), Arc::clone(&live));
+    view.listen(Box::new(move |view, delivered| {
+        latest.deliver(delivered);
+        to_hub.hub().enqueue(delivered, view.follower().position());
+    }));
+    let counted = Arc::clone(metrics);
+    let turned = move |turned: &crate::live::Turned| {
+        counted.live_left.inc_by(turned.left as u64);
+        counted.live_overruns.inc_by(u64::from(turned.overrun));
+    };
+    tracker.spawn(tasks::run_hub(Arc::clone(&live), turned, stop.clone()));
+    let world = BarsWorld {
+        live: Arc::clone(&live),
+        heap,
+        reader: Arc::clone(reader),
+        limits: *bars,
+        now: Arc::clone(&clocks.now),
+    };
+    tracker.spawn(tasks::run_bars(world, stop.clone()));
+    tracker.spawn(run_test_feed(Arc::clone(&test), Arc::clone(&clocks.wall), stop.clone()));
+    LiveParts { newest, streams: Streams { live, test, tasks: TaskTracker::new() } }
+}
+
+const fn live_config(config: &config::Live, is_taped: bool) -> LiveConfig {
+    LiveConfig {
+        resume_ms: config.resume_minutes * 60_000,
+        replay_memory_bytes_max: config.replay_requests_bytes_max,
+        streams_per_key_max: config.streams_per_key_max,
+        is_taped,
+    }
+}
+
+/// Made-up ticks, while somebody listens.
+async fn run_test_feed(test: Arc<Live>, wall: Clock, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(Duration::from_nanos(FAKE_EVERY_NANOS.unsigned_abs()));
+    let mut number = 0;
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if test.hub().status().clients > 0 {
+            number += 1;
+            let now = (wall)();
+            let origin = Origin { received: now, ..Origin::UNKNOWN };
+            let rows = fakepaca(number, now).into_iter().map(|tick| Row { tick, origin });
+            test.hub().announce(&rows.collect::<Vec<_>>());
+        }
+    }
+}
