@@ -7,30 +7,36 @@ SEEDS ?= 1000
 BASE ?= 0
 PYTHON = .venv/bin/python
 
-.PHONY: run check test test-real sim fmt help
+.PHONY: run check test test-real bench-live sim fmt help
 
 run: ## build the release binary and start the demo node: 500 synthetic symbols, live
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
 test: python-env ## everything: units, properties, simulator, real nodes, foreign SDKs
-	cargo test --all-targets
+	cargo test --workspace --all-targets
 	cargo test --doc
 
 check: ## formatting, lints and documentation, without a warning
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
 test-real: python-env ## import the data sets in DATA through HTTP and check them: make test-real DATA=folder
 	cargo build --release --bin tapeline
 	$(PYTHON) tests/real/check.py --binary target/release/tapeline --data $(DATA)
 
+bench-live: ## thousands of stream clients against a release node, beside Redis, nginx and send(2)
+	scripts/bench-packages
+	cargo build --release --bin tapeline
+	cargo build --release --package loadtest
+	./target/release/loadtest live --binary target/release/tapeline --json bench-live.json
+
 sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 	cargo test --test sim -- --seeds $(SEEDS) --base $(BASE)
 
 fmt: ## format the source
-	cargo fmt
+	cargo fmt --all
 
 .PHONY: python-env
 python-env:

@@ -1,0 +1,62 @@
+//! Load on the live side of a node, measured beside peers on the same machine.
+//!
+//! `loadtest live` starts a node of the release binary on one core and, from the other, holds
+//! thousands of WebSocket clients in one thread, posts ticks at scheduled instants, and counts
+//! what each client got: every tick carries its number as the trade's id. Latencies are taken
+//! from the scheduled instant (open loop), never from when the generator came to send. In the
+//! same run it measures what the machine gives to others: Redis pub/sub, a bare loop of
+//! `send(2)`, `fdatasync`, nginx with a static file.
+//!
+//! - [`readers`]: the clients: one epoll loop, no allocation a message, so that the generator
+//!   is not the bottleneck; beside each figure stands what the generator itself could take.
+//! - [`ledger`]: loss, duplicates and order, exactly, a client.
+//! - [`publish`]: who publishes: to a node by `POST /v1/ticks`, to Redis by `PUBLISH`.
+//! - [`floor`]: the bare loop, a process of its own. It speaks the stream's handshake, so that its
+//!   clients are the same ones, and can drop and repeat, to show that the ledger notices.
+//! - [`rows`], [`report`]: the table.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a program that prints figures, which are averages"
+)]
+
+mod closed;
+mod floor;
+mod ledger;
+mod live;
+mod node;
+mod peers;
+mod publish;
+mod readers;
+mod report;
+mod rows;
+mod system;
+mod wire;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "loadtest", about = "Load on the live side of a node, beside peers on the same machine")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure a node that this program starts, and its peers
+    Live(live::LiveArgs),
+    /// The bare loop of send(2): a server of its own that publishes when told on standard input
+    FloorSend(floor::FloorArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Live(args) => live::run(&args),
+        Command::FloorSend(args) => floor::run(&args),
+    }
+}

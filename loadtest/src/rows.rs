@@ -1,0 +1,276 @@
+//! The rows of the table, each beside its peer.
+
+use anyhow::Context as _;
+
+use crate::closed::{Answers, per_core_second};
+use crate::live::{Bench, Run, measure};
+use crate::peers::{Floor, Peer, fdatasync};
+use crate::publish::{Http, to_redis};
+use crate::readers::{Readers, Refused, Speaks, Stream};
+use crate::report::{Bound, Row};
+use crate::system::resident_of;
+use crate::wire;
+
+/// Requests a second and ticks of a request, rising.
+const LADDER: &[(u64, u64)] = &[(50, 4), (50, 10), (100, 10), (100, 20), (200, 20), (200, 40)];
+/// Above this a server has a backlog.
+const BACKLOG_MS: f64 = 250.0;
+/// Connections of the closed loops.
+const CONNECTIONS: usize = 32;
+
+/// The rows that are asked for, in order. One that fails says why and the others go on.
+pub(crate) fn all(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    type Measure = fn(&mut Bench) -> anyhow::Result<Vec<Row>>;
+    // Memory first: what a node has served once stays in its allocator.
+    let parts: &[(&[u8], Measure)] = &[
+        (&[5], idle_memory),
+        (&[1], throughput),
+        (&[2, 3], one_at_a_time),
+        (&[4], durable),
+        (&[6], one_stalled),
+        (&[7], latest),
+        (&[8], feed),
+    ];
+    let mut rows = Vec::new();
+    for (numbers, part) in parts {
+        let asked = &bench.args.rows;
+        if asked.is_empty() || numbers.iter().any(|number| asked.contains(number)) {
+            match part(bench) {
+                Ok(measured) => rows.extend(measured),
+                Err(error) => rows.extend(numbers.iter().map(|number| failed(*number, &error))),
+            }
+        }
+    }
+    rows.sort_by_key(|row| row.number);
+    Ok(rows)
+}
+
+fn failed(number: u8, error: &anyhow::Error) -> Row {
+    let absent = error.downcast_ref::<Refused>().is_some_and(|Refused(status)| *status == 404);
+    let note = if absent { "not offered by this node".to_owned() } else { format!("{error:#}") };
+    let mut row = blank(number);
+    row.note = note;
+    row
+}
+
+/// A row without figures.
+fn blank(number: u8) -> Row {
+    use Bound::{Above, AtLeast, AtMost, Max};
+    let row = |number, name, unit, peer, accept, aim| Row {
+        number,
+        name,
+        unit,
+        figures: None,
+        peer,
+        accept,
+        aim,
+        note: String::new(),
+    };
+    match number {
+        1 => row("1", "deliveries a core-second", "/s", "Redis pub/sub", AtLeast(1.5), AtLeast(3.0)),
+        2 => row("2", "CPU a delivery, nothing to coalesce", "us", "send(2)", AtMost(1.25), AtMost(1.1)),
+        3 => row("3", "publish to last reader, p99", "ms", "send(2)", AtMost(2.0), AtMost(1.5)),
+        4 => row("4", "POST, durable, to 100 readers, p50", "ms", "fdatasync", Above(0.5), Above(0.3)),
+        5 => row("5", "memory an idle connection", "kB", "", Max(12.0), Max(8.0)),
+        6 => row("6", "p99 beside a stalled reader", "ms", "without it", AtMost(1.25), AtMost(1.1)),
+        7 => row("7", "latest trades a core-second", "/s", "nginx, a file", AtLeast(0.9), AtLeast(1.05)),
+        _ => row("8", "feeds of 100 a core-second", "/s", "Redis MGET 100", AtLeast(1.5), AtLeast(3.0)),
+    }
+}
+
+fn measured(number: u8, figures: (f64, f64), note: String) -> Row {
+    Row { figures: Some(figures), note, ..blank(number) }
+}
+
+/// The best rung of the ladder that leaves no backlog.
+fn climb(mut rung: impl FnMut((u64, u64)) -> anyhow::Result<Run>) -> anyhow::Result<(Run, String)> {
+    let mut best: Option<(Run, String)> = None;
+    for rate in LADDER {
+        let run = rung(*rate)?;
+        let clean = run.audit.is_clean() && run.audit.closed == 0;
+        if run.p99 > BACKLOG_MS || !clean {
+            if best.is_none() || !clean {
+                let note = format!(
+                    "{}/s in requests of {}: {}, p99 {:.0} ms",
+                    rate.0 * rate.1,
+                    rate.1,
+                    run.note(),
+                    run.p99
+                );
+                return best.context(note);
+            }
+            break;
+        }
+        if best.as_ref().is_none_or(|(known, _)| run.per_core_second() > known.per_core_second()) {
+            let note = format!("{}/s, p99 {:.1} ms, {}", rate.0 * rate.1, run.p99, run.note());
+            best = Some((run, note));
+        }
+    }
+    best.context("nothing was delivered")
+}
+
+fn throughput(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    let (clients, seconds) = (bench.args.clients, bench.args.seconds);
+    let mut readers = bench.readers("ROW1", clients)?;
+    let (own, note) = climb(|rate| bench.run(&mut readers, "ROW1", rate, seconds, 4))?;
+    drop(readers);
+    let redis = Peer::redis(&bench.folder, bench.cores)?;
+    let mut readers = Readers::connect(redis.address, Speaks::Redis("c".to_owned()), clients)?;
+    let (peer, other) = climb(|rate| {
+        let schedule = bench.schedule(rate.0, rate.1, seconds);
+        let publish = || Ok(Some(to_redis(redis.address, "c", schedule)));
+        measure(&mut readers, schedule, redis.process.pid(), publish, |_| Ok(()))
+    })?;
+    let figures = (own.per_core_second(), peer.per_core_second());
+    Ok(vec![measured(1, figures, format!("node {note}; Redis {other}"))])
+}
+
+/// The bare loop with these readers, which is started for them.
+fn floor(bench: &Bench, readers: usize) -> anyhow::Result<(Floor, Readers)> {
+    let program = std::env::current_exe()?;
+    let floor = Floor::start(&program, readers, &[], bench.cores)?;
+    let speaks = Speaks::Stream(Stream {
+        path: "/".to_owned(),
+        key: String::new(),
+        secret: String::new(),
+        symbol: "A".to_owned(),
+        msgpack: false,
+    });
+    let connected = Readers::connect(floor.address, speaks, readers)?;
+    Ok((floor, connected))
+}
+
+fn one_at_a_time(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    let (clients, seconds) = (bench.args.clients, bench.args.seconds);
+    let mut readers = bench.readers("ROW2", clients)?;
+    bench.run(&mut readers, "ROW2", (200, 1), 1.0, 2)?;
+    let own = bench.run(&mut readers, "ROW2", (200, 1), seconds, 2)?;
+    drop(readers);
+    let (mut floor, mut readers) = floor(bench, clients)?;
+    let pid = floor.process.pid();
+    let mut run = |seconds: f64| {
+        let schedule = bench.schedule(200, 1, seconds);
+        let publish = || floor.publish(&schedule).map(|()| None);
+        measure(&mut readers, schedule, pid, publish, |_| Ok(()))
+    };
+    // The first sends warm the sockets.
+    run(1.0)?;
+    let bare = run(seconds)?;
+    let note = format!(
+        "200/s: node p50 {:.1} ms, {}; loop p50 {:.1} ms, {}",
+        own.p50,
+        own.note(),
+        bare.p50,
+        bare.note()
+    );
+    Ok(vec![
+        measured(2, (own.cost(), bare.cost()), note.clone()),
+        measured(3, (own.last_p99, bare.last_p99), note),
+    ])
+}
+
+fn durable(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    let disk = fdatasync(&bench.folder)? as f64 / 1e6;
+    let mut readers = bench.readers("ROW4", 100)?;
+    bench.run(&mut readers, "ROW4", (200, 50), 1.0, 4)?;
+    let run = bench.run(&mut readers, "ROW4", (200, 50), bench.args.seconds, 4)?;
+    let note = format!("10,000 ticks/s in requests of 50: p99 {:.1} ms, {}", run.p99, run.note());
+    Ok(vec![measured(4, (run.p50, disk), note)])
+}
+
+fn idle_memory(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    let pid = bench.node.process.pid();
+    // What the first connections make is not of a connection.
+    let mut first = bench.readers("ROW5", 50)?;
+    bench.run(&mut first, "ROW5", (50, 1), 1.0, 1)?;
+    let before = resident_of(pid);
+    let count = bench.args.idle;
+    let mut readers = bench.readers("ROW5", count)?;
+    readers.pump(crate::system::now() + 1_000_000_000)?;
+    let each = resident_of(pid).saturating_sub(before) as f64 / count as f64 / 1e3;
+    Ok(vec![measured(5, (each, 0.0), format!("{count} connections, subscribed and silent"))])
+}
+
+fn one_stalled(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    let (clients, seconds) = (bench.args.clients, bench.args.seconds);
+    let rate = (50, 20);
+    let mut readers = bench.readers("ROW6", clients)?;
+    bench.run(&mut readers, "ROW6", rate, 1.0, 2)?;
+    let without = bench.run(&mut readers, "ROW6", rate, seconds, 2)?;
+    readers.stall(bench.args.stalled);
+    let with = bench.run(&mut readers, "ROW6", rate, seconds, 2)?;
+    let note = format!("{} of {clients} stalled at 1,000/s: {}", bench.args.stalled, with.note());
+    Ok(vec![measured(6, (with.p99, without.p99), note)])
+}
+
+/// The answer of a GET: its status, and its body.
+fn get(bench: &Bench, path: &str) -> anyhow::Result<(Vec<u8>, u16, Vec<u8>)> {
+    let access = &bench.node.access;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", access.headers(&access.read));
+    let head = request.trim_end_matches("\r\n").to_owned() + "\r\n";
+    let mut http = Http::connect(access.address)?;
+    let status = http.call(&head, b"")?;
+    let body = wire::head(http.bytes()).and_then(|(_, end)| http.bytes().get(end..)).unwrap_or_default();
+    Ok((request.into_bytes(), status, body.to_vec()))
+}
+
+/// A trade of each of a hundred symbols, so that there is a latest one.
+fn hundred(bench: &mut Bench) -> anyhow::Result<()> {
+    for symbol in 0..100 {
+        let schedule = bench.schedule(1_000, 1, 0.001);
+        crate::publish::to_node(&bench.node.access, &format!("L{symbol}"), schedule, 1).join()?;
+    }
+    Ok(())
+}
+
+fn latest(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    hundred(bench)?;
+    let (request, status, body) = get(bench, "/v2/stocks/L7/trades/latest")?;
+    anyhow::ensure!(status == 200, "the latest trade was answered {status}");
+    let seconds = bench.args.seconds;
+    let (address, pid) = (bench.node.access.address, bench.node.process.pid());
+    let own = per_core_second(address, &request, Answers::Http, pid, CONNECTIONS, seconds)?;
+    let nginx = Peer::nginx(&bench.folder, &body, bench.cores)?;
+    let request = b"GET /latest HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let pid = nginx.process.pid();
+    let peer = per_core_second(nginx.address, request, Answers::Http, pid, CONNECTIONS, seconds)?;
+    let note =
+        format!("{CONNECTIONS} kept connections, an answer of {} B; key, limits and metrics on", body.len());
+    Ok(vec![measured(7, (own, peer), note)])
+}
+
+fn feed(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    let (request, status, body) = get(bench, "/v1/feed")?;
+    if status == 404 {
+        return Err(Refused(404).into());
+    }
+    anyhow::ensure!(status == 200, "the feed was answered {status}");
+    let seconds = bench.args.seconds;
+    let (address, pid) = (bench.node.access.address, bench.node.process.pid());
+    let own = per_core_second(address, &request, Answers::Http, pid, CONNECTIONS, seconds)?;
+    let redis = Peer::redis(&bench.folder, bench.cores)?;
+    let names: Vec<String> = (0..100).map(|name| format!("k{name}")).collect();
+    let mut value = Vec::new();
+    wire::put_trade(&mut value, "AAPL", 1_000_000_001, "2024-01-05T15:04:05.123456007Z");
+    let (mut set, mut mget): (Vec<&[u8]>, Vec<&[u8]>) = (vec![b"MSET"], vec![b"MGET"]);
+    for name in &names {
+        set.extend([name.as_bytes(), &value[..]]);
+        mget.push(name.as_bytes());
+    }
+    let (mut command, mut request) = (Vec::new(), Vec::new());
+    wire::put_command(&mut command, &set);
+    wire::put_command(&mut request, &mget);
+    {
+        use std::io::{Read as _, Write as _};
+        let mut socket = std::net::TcpStream::connect(redis.address)?;
+        socket.write_all(&command)?;
+        socket.read_exact(&mut [0; 5])?;
+    }
+    let pid = redis.process.pid();
+    let peer = per_core_second(redis.address, &request, Answers::Redis, pid, CONNECTIONS, seconds)?;
+    Ok(vec![measured(
+        8,
+        (own, peer),
+        format!("{CONNECTIONS} kept connections, an answer of {} B", body.len()),
+    )])
+}
