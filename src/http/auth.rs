@@ -4,7 +4,8 @@
 //! `Authorization: Bearer ID.SECRET`, or `Authorization: Basic base64(ID:SECRET)`. The layer
 //! refuses a key that is not good, counts the rate of one that is, and leaves its
 //! [`Identity`] with the request. A handler takes [`Subscriber`] or [`Producer`], which
-//! refuses who shows no key or lacks the scope.
+//! refuses who shows no key or lacks the scope. Browsers that read charts may show a cookie
+//! instead, on `GET /udf/…` alone ([`super::ticket`]).
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Gate;
 use super::error::ApiError;
+use super::ticket::cookie_of;
 use crate::access::{Identity, Scope};
 
 const KEY_ID: &str = "apca-api-key-id";
@@ -130,7 +132,10 @@ impl Shown {
 /// rate headers and the log.
 pub(super) async fn identify(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let admitted = match Shown::of(request.headers()) {
-        Shown::Nothing => return next.run(request).await,
+        Shown::Nothing => match cookie_of(request.method(), request.uri().path(), request.headers()) {
+            Some(cookie) => gate.tickets.of_cookie(cookie, (gate.clock)()),
+            None => return next.run(request).await,
+        },
         Shown::Key { id, secret } => gate.keys.admit(&id, &secret, (gate.clock)()),
         Shown::Malformed | Shown::Token(_) => Err(crate::access::Denied),
     };

@@ -9,6 +9,7 @@
 //! | [`server`] | connections in all and a source; time of headers; answers that nobody takes | closed |
 //! | [`layers`] | request id, rate of an address, size of URI and headers, time, log, metrics | 429, 414, 431, 504 |
 //! | | panics, answers that are not JSON yet | 500 |
+//! | [`cors`] | preflights of listed origins | not at all |
 //! | [`auth`] | the key in one of three header styles, its rate | 401 (403 on `/v2`), 429 |
 //! | [`limits`] | requests in flight, time and size of bodies | 503, 408, 413 |
 //! | handlers | scope, parameters | 403, 4xx |
@@ -28,7 +29,7 @@ use axum::Router;
 use secrecy::SecretString;
 use tokio::sync::Semaphore;
 
-use crate::access::{Audit, Keys, MonoClock, SourceLimiter};
+use crate::access::{Audit, Keys, MonoClock, SourceLimiter, Tickets};
 use crate::config::Config;
 use crate::history::Reader;
 use crate::ingest::Intake;
@@ -40,6 +41,7 @@ mod activity;
 pub mod alpaca;
 pub mod auth;
 mod bare;
+pub mod cors;
 pub mod error;
 mod inflate;
 pub mod layers;
@@ -50,6 +52,7 @@ mod params;
 pub mod server;
 mod socket;
 pub mod symbols;
+mod ticket;
 pub mod ticks;
 pub mod tls;
 pub mod types;
@@ -71,6 +74,8 @@ pub struct Gate {
     pub health: Arc<Health>,
     /// Keys.
     pub keys: Arc<Keys>,
+    /// Tickets, which open streams, and cookies of the chart adapter.
+    pub tickets: Tickets,
     /// Audit.
     pub audit: Arc<Audit>,
     /// The wall clock.
@@ -88,11 +93,11 @@ impl Gate {
     /// A gate with the limits of this configuration.
     #[must_use]
     pub fn new(parts: GateParts) -> Self {
-        let GateParts { config, metrics, health, keys, audit, clock, mono, admin_token } = parts;
+        let GateParts { config, metrics, health, keys, tickets, audit, clock, mono, admin_token } = parts;
         let http = &config.http;
         let sources = SourceLimiter::new(http.source_requests_per_minute, http.sources_max, mono.clone());
         let in_flight = Arc::new(Semaphore::new(http.requests_in_flight_max));
-        Self { sources, in_flight, config, metrics, health, keys, audit, clock, mono, admin_token }
+        Self { sources, in_flight, config, metrics, health, keys, tickets, audit, clock, mono, admin_token }
     }
 }
 
@@ -106,6 +111,8 @@ pub struct GateParts {
     pub health: Arc<Health>,
     /// Keys.
     pub keys: Arc<Keys>,
+    /// Tickets, which open streams, and cookies of the chart adapter.
+    pub tickets: Tickets,
     /// Audit.
     pub audit: Arc<Audit>,
     /// The wall clock.
@@ -131,8 +138,13 @@ pub struct App {
 /// The public door.
 pub fn router(app: Arc<App>) -> Router {
     let gate = Arc::clone(&app.gate);
-    let routes = Router::new().merge(ticks::routes()).merge(alpaca::routes()).merge(symbols::routes());
-    layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
+    let routes = Router::new()
+        .merge(ticks::routes())
+        .merge(alpaca::routes())
+        .merge(symbols::routes())
+        ;
+    let routes = routes.with_state(app).merge(ticket::routes(Arc::clone(&gate))).merge(openapi::routes());
+    layers::guarded(routes, gate, layers::Door::Public)
 }
 
 /// The admin door, with the routes that the node itself answers.

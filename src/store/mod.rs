@@ -7,7 +7,7 @@
 //! | trait | what it keeps | backends |
 //! |---|---|---|
 //! | [`Store`] | tapes (append-only logs of frames) and this region's blocks | `embedded` |
-//! | [`Records`] | registry, marks, retired lists, gaps, keys, audit | `embedded` |
+//! | [`Records`] | registry, marks, retired lists, gaps, keys, audit, used tickets | `embedded` |
 //!
 //! Every backend passes the conformance suite in `suite`; `faults` decorates any of them
 //! with failures on purpose. Every call has a deadline of its own inside the backend.
@@ -332,18 +332,21 @@ pub enum Space {
     Keys,
     /// Audit entries: part = day, key = time and counter.
     Audit,
+    /// Used tickets: part = region, key = when it ends and its name. Compare-and-set in the region.
+    Tickets,
 }
 
 impl Space {
     /// All spaces.
-    pub const ALL: [Self; 6] = [Self::Tapes, Self::Marks, Self::Gaps, Self::Retired, Self::Keys, Self::Audit];
+    pub const ALL: [Self; 7] =
+        [Self::Tapes, Self::Marks, Self::Gaps, Self::Retired, Self::Keys, Self::Audit, Self::Tickets];
 
     /// How rows of this space are written.
     #[must_use]
     pub const fn consistency(self) -> Consistency {
         match self {
             Self::Tapes | Self::Marks | Self::Gaps | Self::Keys | Self::Audit => Consistency::LastWriteWins,
-            Self::Retired => Consistency::CasRegion,
+            Self::Retired | Self::Tickets => Consistency::CasRegion,
         }
     }
 
@@ -357,6 +360,7 @@ impl Space {
             Self::Retired => "retired",
             Self::Keys => "keys",
             Self::Audit => "audit",
+            Self::Tickets => "tickets",
         }
     }
 }

@@ -283,17 +283,25 @@ impl EmbeddedStore {
     }
 
     /// Forgets registry rows older than `tapes_before` of tapes that no segment holds frames of,
-    /// and audit entries older than `audit_before`. Answers how many rows.
+    /// audit entries older than `audit_before`, and used tickets whose key is `over`. Answers how
+    /// many rows.
     ///
     /// # Errors
     /// `Unknown` where the work is cut short.
-    pub async fn drop_rows(&self, tapes_before: Nanos, audit_before: Nanos) -> Result<usize, StoreError> {
+    pub async fn drop_rows(
+        &self,
+        tapes_before: Nanos,
+        audit_before: Nanos,
+        over: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<usize, StoreError> {
         let (log, records) = (Arc::clone(&self.log), Arc::clone(&self.records));
         blocking(move || {
             let version = |time: Nanos| u64::try_from(time.0 / 1_000).unwrap_or_default();
             let held: BTreeSet<String> = log.tapes().iter().map(TapeId::to_string).collect();
             let tapes = records.drop_rows(Space::Tapes, version(tapes_before), &|key| held.contains(key));
-            Ok(tapes + records.drop_rows(Space::Audit, version(audit_before), &|_| false))
+            let audit = records.drop_rows(Space::Audit, version(audit_before), &|_| false);
+            // Versions of compare-and-set rows are no times.
+            Ok(tapes + audit + records.drop_rows(Space::Tickets, u64::MAX, &|key| !over(key)))
         })
         .await
     }
