@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessError, Audit, Keys};
+use crate::access::{AccessError, Audit, Keys, Tickets};
 use crate::config::Config;
 use crate::history::tasks::KeeperHandle;
 use crate::history::{ReadLimits, Reader};
@@ -337,17 +337,21 @@ async fn gate(
     let records: Arc<dyn Records> = Arc::clone(&storage.store) as _;
     let audit = Arc::new(Audit::new(Arc::clone(&records), Arc::clone(&storage.keyring))?);
     let keys = Keys::open(
-        records,
+        Arc::clone(&records),
         Arc::clone(&storage.keyring),
         Arc::clone(&audit),
         config.access.clone(),
         clocks.mono.clone(),
     );
+    let (keys, access) = (Arc::new(keys.await?), config.access.clone());
+    let region = config.node.region.clone();
+    let tickets = Tickets::new(records, Arc::clone(&storage.keyring), Arc::clone(&keys), region, access);
     Ok(Arc::new(Gate::new(GateParts {
         config: Arc::clone(config),
         metrics,
         health,
-        keys: Arc::new(keys.await?),
+        keys,
+        tickets,
         audit,
         clock: Arc::clone(&clocks.wall),
         mono: clocks.mono.clone(),

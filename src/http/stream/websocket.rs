@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::super::activity::Activity;
-use super::super::auth::{Shown, key_of_token};
+use super::super::auth::{self, Shown, key_of_token};
+use super::super::cors;
 use super::super::{ApiError, ApiResult, App};
 use super::ask::{self, Ask};
 use super::message::{self, Code};
@@ -73,6 +74,10 @@ fn upgrade(
 ) -> ApiResult<Response> {
     let response = tungstenite::handshake::server::create_response_with_body(&request, Body::empty);
     let response = response.map_err(|error| no_handshake(&error))?;
+    if !cors::is_allowed_origin(request.headers(), &app.gate.config.http.cors_origins) {
+        let message = "pages of this origin may not open streams; http.cors_origins lists those that may";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, message).with("reason", "origin"));
+    }
     let ask = Ask::read(request.uri().query(), app.reader.keyring());
     let ask = start.and_then(|start| ask.map(|ask| Ask { start: start.or(ask.start.clone()), ..ask }));
     let feeds = &app.gate.config.live.feeds;
@@ -182,9 +187,18 @@ impl Connection {
             Shown::Nothing => None,
             Shown::Malformed | Shown::Token(_) => Some((String::new(), String::new(), true)),
         };
+        let mut ticket = ask.ticket.clone().filter(|_| key.is_none());
         loop {
-            if let Some((id, secret, by_header)) = key.take() {
-                match admit(&app, &id, &secret).await {
+            let shown = match (ticket.take(), key.take()) {
+                (Some(ticket), _) => {
+                    let known = auth::by_ticket(&app.gate, &ticket, None).await;
+                    Some((known.map(|(identity, _)| identity).map_err(|_| Code::AuthFailed), true))
+                }
+                (None, Some((id, secret, by_header))) => Some((admit(&app, &id, &secret).await, by_header)),
+                (None, None) => None,
+            };
+            if let Some((admitted, by_header)) = shown {
+                match admitted {
                     Ok(identity) => match open(&live, codec, &ask, &identity) {
                         Ok(stream) => {
                             stream.subscriber().tell(session.authenticated(by_header));
