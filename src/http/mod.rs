@@ -56,6 +56,7 @@ mod ticket;
 pub mod ticks;
 pub mod tls;
 pub mod types;
+mod udf;
 #[cfg(test)]
 mod tests;
 
@@ -142,7 +143,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(ticks::routes())
         .merge(alpaca::routes())
         .merge(symbols::routes())
-        ;
+        .merge(udf::routes());
     let routes = routes.with_state(app).merge(ticket::routes(Arc::clone(&gate))).merge(openapi::routes());
     layers::guarded(routes, gate, layers::Door::Public)
 }
