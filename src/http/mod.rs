@@ -33,7 +33,7 @@ use crate::access::{Audit, Keys, MonoClock, SourceLimiter, Tickets};
 use crate::config::Config;
 use crate::history::Reader;
 use crate::ingest::Intake;
-use crate::live::Newest;
+use crate::live::{Newest, Screener};
 use crate::market::Nanos;
 use crate::telemetry::{Health, Metrics};
 
@@ -134,6 +134,8 @@ pub struct App {
     pub reader: Arc<Reader>,
     /// Where the latest of each series comes from.
     pub newest: Arc<Newest>,
+    /// The day's activity.
+    pub screener: Arc<Screener>,
 }
 
 /// The public door.

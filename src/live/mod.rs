@@ -7,9 +7,17 @@
 //!
 //! Numbers: some 400 B a symbol, at most `live.latest_symbols_max` symbols; those beyond are read
 //! from history at each request.
+//!
+//! [`Activity`] counts what is traded on the day, another pure state machine, some 100 B a symbol
+//! within the same limit; [`Screener`] feeds it and reads the closes before the day as movers are
+//! asked for.
 
+mod activity;
 mod latest;
 mod newest;
+mod screener;
 
+pub use activity::{Active, Activity, By, Mover};
 pub use latest::{Latest, Load, Quoted, Traded};
 pub use newest::{Newest, Snapshot};
+pub use screener::Screener;

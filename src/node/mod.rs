@@ -33,7 +33,7 @@ use crate::history::{ReadLimits, Reader};
 use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, App, Gate, GateParts};
 use crate::ingest::{Intake, IntakeConfig};
-use crate::live::Newest;
+use crate::live::{Newest, Screener};
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, StoreError};
 use crate::tape::Region;
@@ -175,9 +175,15 @@ impl Node {
         let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
         let reader = Arc::new(reader);
         let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
-        let listener = Arc::clone(&newest);
-        tape.view.listen(Box::new(move |delivered| listener.deliver(delivered)));
-        let app = Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader, newest });
+        let now = (clocks.wall)();
+        let screener = Arc::new(Screener::new(Arc::clone(&reader), config.live.latest_symbols_max, now));
+        let (of_newest, of_screener) = (Arc::clone(&newest), Arc::clone(&screener));
+        tape.view.listen(Box::new(move |delivered| {
+            of_newest.deliver(delivered);
+            of_screener.deliver(delivered);
+        }));
+        let app =
+            Arc::new(App { gate: Arc::clone(&gate), intake: Arc::clone(&intake), reader, newest, screener });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());

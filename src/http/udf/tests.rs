@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::history::ReadLimits;
 use crate::history::testing::{World, of, quote_at, time, trade_at};
 use crate::http::openapi::testing::assert_documented;
-use crate::live::Newest;
+use crate::live::{Newest, Screener};
 
 const NOW: &str = "2024-01-05T17:00:00Z";
 
@@ -43,7 +43,8 @@ fn router(sets: &[&str]) -> Router {
     let reader = Arc::clone(&world.reader);
     let config = Arc::new(Config::with(sets).unwrap());
     let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
-    let data = MarketData { reader, newest, config, clock: Arc::new(|| time(NOW)) };
+    let screener = Arc::new(Screener::new(Arc::clone(&reader), config.live.latest_symbols_max, time(NOW)));
+    let data = MarketData { reader, newest, screener, config, clock: Arc::new(|| time(NOW)) };
     super::routes::<MarketData>().with_state(data).layer(from_fn(known))
 }
 
