@@ -14,7 +14,7 @@
 //!
 //! A stream handler takes the ticket from its query and asks:
 //!
-//! ```ignore
+//! ```text
 //! let (ticket, (identity, allowance)) = gate.tickets.redeem(text, now).await?;   // the first time
 //! // ... the cursors it sends carry ticket.id and ticket.key_id ...
 //! let (identity, allowance) = gate.tickets.recognise(&ticket, now)?;             // a cursor of it

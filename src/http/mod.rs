@@ -34,7 +34,7 @@ use crate::access::{Audit, Keys, MonoClock, SourceLimiter, Tickets};
 use crate::config::Config;
 use crate::history::Reader;
 use crate::ingest::Intake;
-use crate::live::{Live, Newest};
+use crate::live::{Live, Newest, Screener};
 use crate::market::Nanos;
 use crate::subs::Subs;
 use crate::telemetry::{Health, Metrics};
@@ -61,6 +61,7 @@ mod ticket;
 pub mod ticks;
 pub mod tls;
 pub mod types;
+mod udf;
 #[cfg(test)]
 mod tests;
 
@@ -142,6 +143,8 @@ pub struct App {
     pub streams: Arc<Streams>,
     /// Subscriptions.
     pub subs: Arc<Subs>,
+    /// The day's activity.
+    pub screener: Arc<Screener>,
 }
 
 /// The hubs of the feeds, and the tasks of the connections.
@@ -163,7 +166,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(symbols::routes())
         .merge(stream::routes())
         .merge(subs::routes())
-        .merge(receipts::routes());
+        .merge(receipts::routes())
+        .merge(udf::routes());
     let routes = routes.with_state(app).merge(ticket::routes(Arc::clone(&gate))).merge(openapi::routes());
     layers::guarded(routes, gate, layers::Door::Public)
 }

@@ -23,6 +23,8 @@ pub(super) struct Ask {
     pub(super) session: Option<String>,
     /// What a browser shows instead of a key.
     pub(super) ticket: Option<String>,
+    /// The id of a subscription that is streamed from the start.
+    pub(super) subscription: Option<String>,
 }
 
 const SESSION_CHARACTERS_MAX: usize = 64;
@@ -136,6 +138,7 @@ impl Ask {
         let conflate = conflate.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
         let ext = matches!(params.get("ext"), Some("1" | "true"));
         let ticket = params.get("ticket").map(str::to_owned);
-        Ok(Self { ext, start: cursor.or(since), conflate, session, ticket })
+        let subscription = params.get("subscription").map(str::to_owned);
+        Ok(Self { ext, start: cursor.or(since), conflate, session, ticket, subscription })
     }
 }
