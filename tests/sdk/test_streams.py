@@ -25,6 +25,12 @@ class Events:
         threading.Thread(target=self.read, daemon=True).start()
 
     def read(self):
+        try:
+            self.parse()
+        except (AttributeError, ValueError, OSError):
+            pass  # the test has closed it
+
+    def parse(self):
         name, data = "message", None
         for line in self.answer:
             line = line.decode().rstrip("\n")
