@@ -13,7 +13,7 @@ run: ## build the release binary and start the demo node: 500 synthetic symbols,
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env ## everything: units, properties, simulator, real nodes, foreign SDKs
+test: python-env sdk-env ## everything: units, properties, simulator, real nodes, foreign SDKs
 	cargo test --all-targets
 	cargo test --doc
 
@@ -32,9 +32,12 @@ sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 fmt: ## format the source
 	cargo fmt
 
-.PHONY: python-env
+.PHONY: python-env sdk-env
 python-env:
 	scripts/python-env
+
+sdk-env:
+	scripts/sdk-env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'
