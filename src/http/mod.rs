@@ -43,6 +43,7 @@ pub mod auth;
 mod bare;
 pub mod error;
 mod inflate;
+pub mod ingest;
 pub mod layers;
 pub mod limits;
 pub mod openapi;
@@ -130,6 +131,8 @@ pub struct App {
     pub newest: Arc<Newest>,
     /// Subscriptions.
     pub subs: Arc<Subs>,
+    /// Producers that stay connected.
+    pub producers: ingest::Producers,
 }
 
 /// The public door.
@@ -140,7 +143,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(alpaca::routes())
         .merge(symbols::routes())
         .merge(subs::routes())
-        .merge(receipts::routes());
+        .merge(receipts::routes())
+        .merge(ingest::routes());
     layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
 }
 

@@ -118,6 +118,8 @@ pub struct Node {
     view: Arc<SharedView>,
     now: NowFn,
     embedded: Arc<EmbeddedStore>,
+    /// Cancelled when a drain begins: who stays connected is told to come again elsewhere.
+    draining: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -172,14 +174,11 @@ impl Node {
         let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
         let listener = Arc::clone(&newest);
         tape.view.listen(Box::new(move |delivered| listener.deliver(delivered)));
-        let subs = Arc::new(Subs::new(
-            Arc::clone(&storage.store) as _,
-            Arc::clone(&storage.keyring),
-            config.subs.clone(),
-            clocks.mono.clone(),
-        ));
+        let subs = subs(&config, &storage, &clocks);
         let (of_gate, of_intake) = (Arc::clone(&gate), Arc::clone(&intake));
-        let app = Arc::new(App { gate: of_gate, intake: of_intake, reader, newest, subs });
+        let draining = CancellationToken::new();
+        let producers = http::ingest::Producers::new(&config.ingest, draining.clone());
+        let app = Arc::new(App { gate: of_gate, intake: of_intake, reader, newest, subs, producers });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());
@@ -206,6 +205,7 @@ impl Node {
             view: tape.view,
             now: clocks.now,
             embedded: storage.store,
+            draining,
             stop,
             tasks,
         };
@@ -259,6 +259,7 @@ impl Node {
         let begun = Instant::now();
         let by = |quarters: u32| begun + limit * quarters / 4;
         self.gate.health.withdraw("node", "draining");
+        self.draining.cancel();
         let [http, admin] = &self.doors;
         http.graceful_shutdown(Some(limit / 4));
         // Requests that are under way are answered by the writer, so that it ends after them.
@@ -306,6 +307,12 @@ async fn gate(
         mono: clocks.mono.clone(),
         admin_token: SecretString::from(bootstrap::admin_token()?),
     })))
+}
+
+/// The subscriptions as they are stored.
+fn subs(config: &Config, storage: &Storage, clocks: &Clocks) -> Arc<Subs> {
+    let (store, keyring) = (Arc::clone(&storage.store), Arc::clone(&storage.keyring));
+    Arc::new(Subs::new(store, keyring, config.subs.clone(), clocks.mono.clone()))
 }
 
 /// Serves a door until its handle shuts it down.
