@@ -209,7 +209,12 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
         None => tempfile::tempdir()?,
     };
     let folder = temporary.path().to_path_buf();
-    let node = Node::start(&args.binary, &folder.join("node"), &args.sets, cores)?;
+    let mut sets = args.sets.clone();
+    if args.profile == Profile::Smoke {
+        // A reader can drop as soon as it has a cursor.
+        sets.push("live.heartbeat_ms=500".to_owned());
+    }
+    let node = Node::start(&args.binary, &folder.join("node"), &sets, cores)?;
     println!(
         "node on core {}, load on core {}, {files} files, {}",
         cores.server,

@@ -239,7 +239,26 @@ fn latest(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     Ok(vec![measured(7, (own, peer), note)])
 }
 
+/// A subscription to the trades of a hundred symbols, for the feed.
+fn subscribe(bench: &Bench) -> anyhow::Result<()> {
+    let access = &bench.node.access;
+    let symbols: Vec<String> = (0..100).map(|symbol| format!("L{symbol}")).collect();
+    let body = serde_json::json!({"symbols": symbols, "kinds": ["trades"]}).to_string();
+    let head = format!(
+        "POST /v1/subscriptions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{}",
+        access.headers(&access.read)
+    );
+    let mut http = Http::connect(access.address)?;
+    match http.call(&head, body.as_bytes())? {
+        200 | 201 => Ok(()),
+        404 => Err(Refused(404).into()),
+        status => anyhow::bail!("a subscription was answered {status}: {}", http.text()),
+    }
+}
+
 fn feed(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    hundred(bench)?;
+    subscribe(bench)?;
     let (request, status, body) = get(bench, "/v1/feed")?;
     if status == 404 {
         return Err(Refused(404).into());
