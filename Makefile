@@ -13,7 +13,7 @@ run: ## build the release binary and start the demo node: 500 synthetic symbols,
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env ## everything: units, properties, simulator, real nodes, foreign SDKs
+test: python-env browser-env ## everything: units, properties, simulator, real nodes, foreign SDKs
 	cargo test --workspace --all-targets
 	cargo test --doc
 
@@ -38,9 +38,12 @@ sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 fmt: ## format the source
 	cargo fmt --all
 
-.PHONY: python-env
+.PHONY: python-env browser-env
 python-env:
 	scripts/python-env
+
+browser-env:
+	scripts/browser-env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'

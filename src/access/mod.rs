@@ -1,4 +1,4 @@
-//! API keys, accounts, scopes, rate limits, audit.
+//! API keys, accounts, scopes, rate limits, tickets, audit.
 //!
 //! A key is a public id (`TL` and 18 characters of base32) and a secret of 256 random bits,
 //! shown once. Stored is a hash of the secret; slow hashing would guard nothing, for the
@@ -17,6 +17,7 @@ mod keys;
 mod limits;
 mod row;
 mod secret;
+pub(crate) mod tickets;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -24,3 +25,4 @@ pub use audit::{Actor, Audit, Entry};
 pub use keys::{AccessError, Denied, Identity, Keys, NewKey};
 pub use limits::{Allowance, MonoClock, SourceLimiter};
 pub use row::{KeyAsk, KeyRow, Scope};
+pub use tickets::{Ticket, TicketError, Tickets};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Audit, Keys, MonoClock};
+use super::{Audit, Keys, MonoClock, Tickets};
 use crate::config::Config;
 use crate::seal::Keyring;
 use crate::store::memory::MemoryStore;
@@ -27,4 +27,11 @@ pub(crate) async fn keys_over(
     let config = Config::with(sets).unwrap().access;
     let keys = Keys::open(Arc::clone(records) as _, keyring, Arc::clone(&audit), config, clock).await;
     (Arc::new(keys.unwrap()), audit)
+}
+
+/// Tickets of these keys, of the region `east`.
+pub(crate) fn tickets_over(records: &Arc<MemoryStore>, keys: &Arc<Keys>, sets: &[&str]) -> Tickets {
+    let keyring = Arc::new(Keyring::from_secret([7; 32]));
+    let config = Config::with(sets).unwrap().access;
+    Tickets::new(Arc::clone(records) as _, keyring, Arc::clone(keys), "east".to_owned(), config)
 }

@@ -158,6 +158,37 @@ impl Connection {
             .header("APCA-API-SECRET-KEY", self.secret.expose_secret())
     }
 
+    /// The same as [`Self::send`] for an answer that is read as it comes.
+    ///
+    /// # Errors
+    /// As of [`Self::send`].
+    pub(super) async fn open(
+        &self,
+        make: impl Fn() -> RequestBuilder,
+        mut on_wait: impl FnMut(&str),
+    ) -> Result<reqwest::Response, ClientError> {
+        let begun = tokio::time::Instant::now();
+        let mut backoff = Backoff::new(self.patience);
+        loop {
+            let (why, at_least) = match make().send().await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                Ok(response) => {
+                    let (status, headers) = (response.status(), response.headers().clone());
+                    let message = message_of(&response.bytes().await.unwrap_or_default());
+                    if !is_transient(status) {
+                        return Err(ClientError::Refused { status, message });
+                    }
+                    (format!("{}: {message}", status.as_u16()), retry_after(&headers))
+                }
+                Err(error) => (failed(&error)?, Duration::ZERO),
+            };
+            let wait = backoff.next(begun.elapsed(), at_least);
+            let wait = wait.ok_or_else(|| ClientError::Away { after: begun.elapsed(), why: why.clone() })?;
+            on_wait(&why);
+            tokio::time::sleep(wait / self.hurry).await;
+        }
+    }
+
     /// Sends a request until it is answered by something else than "later": at once where the
     /// answer will not change, else with growing waits, at least as long as the node asks for.
     ///
@@ -183,13 +214,7 @@ impl Connection {
                     }
                     (format!("{}: {message}", status.as_u16()), retry_after(&headers))
                 }
-                Err(error) if error.is_builder() => {
-                    return Err(ClientError::Request(reason(&error)));
-                }
-                Err(error) if is_untrusted(&error) => {
-                    return Err(ClientError::Untrusted(reason(&error)));
-                }
-                Err(error) => (reason(&error), Duration::ZERO),
+                Err(error) => (failed(&error)?, Duration::ZERO),
             };
             let wait = backoff.next(begun.elapsed(), at_least);
             let wait = wait.ok_or_else(|| ClientError::Away { after: begun.elapsed(), why: why.clone() })?;
@@ -204,6 +229,17 @@ async fn once(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>
     let (status, headers) = (response.status(), response.headers().clone());
     let body = response.bytes().await?;
     Ok((status, headers, body.to_vec()))
+}
+
+/// Why a request had no answer, where it may have one later.
+fn failed(error: &reqwest::Error) -> Result<String, ClientError> {
+    if error.is_builder() {
+        return Err(ClientError::Request(reason(error)));
+    }
+    if is_untrusted(error) {
+        return Err(ClientError::Untrusted(reason(error)));
+    }
+    Ok(reason(error))
 }
 
 /// The innermost cause, which is what a person can act on ("connection refused").

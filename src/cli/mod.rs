@@ -1,5 +1,5 @@
 //! The subcommands. `serve`, `demo` and `verify` are the node itself; `import`, `replay`,
-//! `query` and, where a node runs, `keys` are clients of its HTTP doors.
+//! `query`, `tail` and, where a node runs, `keys` are clients of its HTTP doors.
 //!
 //! What a subcommand prints for use goes to standard output and nothing else does: logs,
 //! progress and errors go to standard error. An error says what happened and what to do next.
@@ -21,6 +21,7 @@ mod posting;
 mod import;
 mod replay;
 mod query;
+mod tail;
 #[cfg(test)]
 mod stub;
 
@@ -58,6 +59,7 @@ enum Command {
     Import(import::ImportArgs),
     Replay(replay::ReplayArgs),
     Query(query::QueryArgs),
+    Tail(tail::TailArgs),
     /// Make, list, revoke and rotate API keys
     Keys(keys::KeysArgs),
     Cert(cert::CertArgs),
@@ -143,6 +145,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Import(args) => block_on(import::run(args)),
         Command::Replay(args) => block_on(replay::run(args)),
         Command::Query(args) => block_on(query::run(args)),
+        Command::Tail(args) => block_on(tail::run(args)),
         Command::Keys(args) => block_on(keys::run(args)),
         Command::Cert(args) => cert::run(&args),
         Command::Config(args) => config::run(&args),

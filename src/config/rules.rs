@@ -21,6 +21,8 @@ pub(super) enum Rule {
     Folder,
     /// A file, or nothing.
     File,
+    /// A list of origins of web pages.
+    Origins,
     /// One of these texts.
     OneOf(&'static [&'static str]),
     /// A list of lower-case words.
@@ -53,6 +55,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("http.tls_min_version", Rule::OneOf(&["1.2", "1.3"])),
     ("http.tls_handshake_ms", Rule::Number(100, HOUR_MS)),
     ("http.tls_reload_ms", Rule::Number(100, HOUR_MS)),
+    ("http.cors_origins", Rule::Origins),
     ("http.connections_max", Rule::Number(1, MANY)),
     ("http.connections_per_source_max", Rule::Number(1, MANY)),
     ("http.requests_in_flight_max", Rule::Number(1, MANY)),
@@ -142,6 +145,9 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("access.refresh_ms", Rule::Number(100, HOUR_MS)),
     ("access.keys_max", Rule::Number(1, MANY)),
     ("access.audit_days", Rule::Number(1, 36_500)),
+    ("access.ticket_s", Rule::Number(1, 3_600)),
+    ("access.tickets_max", Rule::Number(1, MANY)),
+    ("access.cookie_minutes", Rule::Number(1, 60 * 24 * 30)),
     ("telemetry.log_format", Rule::OneOf(&["human", "json"])),
     ("telemetry.log_level", Rule::LogFilter),
     ("demo.symbols", Rule::Number(1, 20_000)),
@@ -162,7 +168,7 @@ impl Rule {
                 Ok(number) => Value::Integer(number),
                 Err(_) => Value::String(text.to_owned()),
             },
-            Self::Words => {
+            Self::Words | Self::Origins => {
                 let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
                 Value::Array(words.map(|word| Value::String(word.to_owned())).collect())
             }
@@ -185,6 +191,9 @@ impl Rule {
             (Self::Address, Value::String(text)) => text.parse::<SocketAddr>().is_ok(),
             (Self::Folder, Value::String(text)) => !text.is_empty() && !text.contains('\0'),
             (Self::File, Value::String(text)) => !text.contains('\0'),
+            (Self::Origins, Value::Array(texts)) => {
+                texts.iter().all(|text| text.as_str().is_some_and(is_origin))
+            }
             (Self::OneOf(texts), Value::String(text)) => texts.contains(&text.as_str()),
             (Self::Words, Value::Array(words)) => words.iter().all(|word| {
                 word.as_str().is_some_and(|word| {
@@ -212,6 +221,11 @@ impl Rule {
             Self::Address => "an IP address and port such as \"127.0.0.1:8080\"".to_owned(),
             Self::Folder => "the path of a folder".to_owned(),
             Self::File => "the path of a file, or empty".to_owned(),
+            Self::Origins => {
+                "a list of origins as browsers send them: http or https, a host in lower case, a port that is \
+                 not the scheme's own, no path, such as [\"https://charts.example\"]"
+                    .to_owned()
+            }
             Self::OneOf(texts) => {
                 let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
                 quoted.join(" or ")
@@ -227,5 +241,51 @@ impl Rule {
     /// Whether the value is never shown.
     pub(super) const fn is_secret(self) -> bool {
         matches!(self, Self::SealKey)
+    }
+}
+
+/// Whether a text is the origin of a page as browsers send it (RFC 6454, 6.1).
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let default_port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (rest, None),
+    };
+    let of_host = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_[]:".contains(&byte);
+    let port_fits = |port: &str| port.parse::<u16>().is_ok_and(|number| number != default_port);
+    !host.is_empty() && host.bytes().all(of_host) && port.is_none_or(port_fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_what_browsers_send() {
+        for good in ["https://charts.example", "http://localhost:3000", "http://[::1]:8080", "http://[::1]"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "*",
+            "null",
+            "charts.example",
+            "https://charts.example/",
+            "https://Charts.example",
+            "https://charts.example:443",
+            "https://charts.example:x",
+            "https://",
+            "ftp://charts.example",
+            "https://a b",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+        let listed = Rule::Origins.value_of("https://a.example, http://b.example:81");
+        assert!(Rule::Origins.allows(&listed) && listed.as_array().is_some_and(|list| list.len() == 2));
+        assert!(Rule::Origins.allows(&Rule::Origins.value_of("")));
     }
 }

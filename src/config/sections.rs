@@ -71,6 +71,8 @@ pub struct Http {
     pub tls_handshake_ms: u64,
     /// Pause between looks at the two files.
     pub tls_reload_ms: u64,
+    /// Origins whose pages may read this API, such as `https://charts.example`.
+    pub cors_origins: Vec<String>,
     /// Open connections in all.
     pub connections_max: usize,
     /// Open connections from one source (IPv4 /24, IPv6 /64).
@@ -312,6 +314,12 @@ pub struct Access {
     pub keys_max: usize,
     /// How long entries of the audit are kept, in days.
     pub audit_days: u64,
+    /// How long a ticket may be used, in seconds.
+    pub ticket_s: u64,
+    /// Used tickets that are remembered.
+    pub tickets_max: usize,
+    /// How long a cookie of the chart adapter is good.
+    pub cookie_minutes: u64,
 }
 
 /// Logs.

@@ -4,7 +4,8 @@
 //! `Authorization: Bearer ID.SECRET`, or `Authorization: Basic base64(ID:SECRET)`. The layer
 //! refuses a key that is not good, counts the rate of one that is, and leaves its
 //! [`Identity`] with the request. A handler takes [`Subscriber`] or [`Producer`], which
-//! refuses who shows no key or lacks the scope.
+//! refuses who shows no key or lacks the scope. Browsers that read charts may show a cookie
+//! instead, on `GET /udf/…` alone ([`super::ticket`]).
 
 use std::sync::Arc;
 
@@ -18,7 +19,9 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Gate;
 use super::error::ApiError;
-use crate::access::{Identity, Scope};
+use super::ticket::cookie_of;
+use crate::access::{Identity, Scope, Ticket, TicketError};
+use crate::live::Cursor;
 
 const KEY_ID: &str = "apca-api-key-id";
 const SECRET: &str = "apca-api-secret-key";
@@ -44,6 +47,33 @@ impl<S: Sync> FromRequestParts<S> for Producer {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         permitted(parts, Scope::TicksWrite).map(Self)
+    }
+}
+
+/// Who shows a ticket instead of a key, as browsers do, or the cursor of a stream that a ticket
+/// has opened.
+pub(super) async fn by_ticket(
+    gate: &Gate,
+    ticket: &str,
+    cursor: Option<&Cursor>,
+) -> Result<(Arc<Identity>, Ticket), ApiError> {
+    let now = (gate.clock)();
+    let known = cursor.and_then(|cursor| cursor.ticket.clone()).map(|(id, key_id)| Ticket { id, key_id });
+    let (ticket, (identity, allowance)) = match known {
+        Some(ticket) => {
+            let admitted = gate.tickets.recognise(&ticket, now);
+            (ticket, admitted.map_err(|_| ApiError::from(TicketError::Denied))?)
+        }
+        None => gate.tickets.redeem(ticket, now).await?,
+    };
+    if let Some(seconds) = allowance.retry_after_s {
+        gate.metrics.http_refused.with_label_values(&["key_rate"]).inc();
+        return Err(too_many(seconds));
+    }
+    if identity.may(Scope::MarketDataRead) {
+        Ok((identity, ticket))
+    } else {
+        Err(without_scope(Scope::MarketDataRead))
     }
 }
 
@@ -139,12 +169,15 @@ impl Shown {
 /// identity. The identity and the key's allowance are left with the answer as well, for the
 /// rate headers and the log.
 pub(super) async fn identify(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    if is_upgrade(request.headers()) {
+    if is_alpaca(request.uri().path()) && is_upgrade(request.headers()) {
         // A stream says in its own words what is wrong with a key.
         return next.run(request).await;
     }
     let admitted = match Shown::of(request.headers()) {
-        Shown::Nothing => return next.run(request).await,
+        Shown::Nothing => match cookie_of(request.method(), request.uri().path(), request.headers()) {
+            Some(cookie) => gate.tickets.of_cookie(cookie, (gate.clock)()),
+            None => return next.run(request).await,
+        },
         Shown::Key { id, secret } => gate.keys.admit(&id, &secret, (gate.clock)()),
         Shown::Malformed | Shown::Token(_) => Err(crate::access::Denied),
     };

@@ -9,7 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 
-use crate::access::AccessError;
+use crate::access::{AccessError, TicketError};
 use crate::history::ReadError;
 use crate::store::{StoreError, StoreErrorKind};
 use crate::subs::{SubsError, TooMany};
@@ -222,6 +222,18 @@ impl From<AccessError> for ApiError {
             AccessError::Full(_) => Self::unprocessable("keys_max", error.to_string()),
             AccessError::Damaged(detail) => corrupt(&detail),
             AccessError::NoRandomness(_) => Self::internal(&error.to_string()),
+        }
+    }
+}
+
+impl From<TicketError> for ApiError {
+    fn from(error: TicketError) -> Self {
+        match error {
+            TicketError::Denied => {
+                Self::new(StatusCode::UNAUTHORIZED, error.to_string()).with("reason", "ticket")
+            }
+            TicketError::Full(_) => Self::unavailable("tickets_max", error.to_string(), 1),
+            TicketError::Access(error) => error.into(),
         }
     }
 }

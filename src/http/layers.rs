@@ -13,6 +13,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use rand::TryRng as _;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::predicate::{DefaultPredicate, Predicate as _, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
@@ -21,7 +22,7 @@ use tracing::Instrument as _;
 use super::activity::{Activity, AnswerBody};
 use super::error::ApiError;
 use super::limits::InFlight;
-use super::{Gate, auth, limits, ops};
+use super::{Gate, auth, cors, limits, ops};
 use crate::access::{Allowance, Identity};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -74,6 +75,7 @@ pub fn guarded(routes: Router, gate: Arc<Gate>, door: Door) -> Router {
     };
     let panics = Arc::clone(&gate);
     let size = SizeAbove::new(gate.config.http.compress_bytes_min);
+    let cors = cors::layer(&gate.config.http.cors_origins).filter(|_| door == Door::Public);
     routes
         .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| panicked(&panics, &*panic)))
         .layer(middleware::map_response(enveloped))
@@ -82,6 +84,7 @@ pub fn guarded(routes: Router, gate: Arc<Gate>, door: Door) -> Router {
                 .quality(CompressionLevel::Fastest)
                 .compress_when(DefaultPredicate::new().and(size)),
         )
+        .layer(option_layer(cors))
         .layer(middleware::from_fn_with_state(gate, observe))
 }
 

@@ -9,6 +9,7 @@
 //! | [`server`] | connections in all and a source; time of headers; answers that nobody takes | closed |
 //! | [`layers`] | request id, rate of an address, size of URI and headers, time, log, metrics | 429, 414, 431, 504 |
 //! | | panics, answers that are not JSON yet | 500 |
+//! | [`cors`] | preflights of listed origins | not at all |
 //! | [`auth`] | the key in one of three header styles, its rate | 401 (403 on `/v2`), 429 |
 //! | [`limits`] | requests in flight, time and size of bodies | 503, 408, 413 |
 //! | handlers | scope, parameters | 403, 4xx |
@@ -29,11 +30,11 @@ use secrecy::SecretString;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{Audit, Keys, MonoClock, SourceLimiter};
+use crate::access::{Audit, Keys, MonoClock, SourceLimiter, Tickets};
 use crate::config::Config;
 use crate::history::Reader;
 use crate::ingest::Intake;
-use crate::live::{Live, Newest};
+use crate::live::{Live, Newest, Screener};
 use crate::market::Nanos;
 use crate::subs::Subs;
 use crate::telemetry::{Health, Metrics};
@@ -42,6 +43,7 @@ mod activity;
 pub mod alpaca;
 pub mod auth;
 mod bare;
+pub mod cors;
 pub mod error;
 mod inflate;
 pub mod layers;
@@ -55,9 +57,11 @@ mod socket;
 pub mod stream;
 pub mod subs;
 pub mod symbols;
+mod ticket;
 pub mod ticks;
 pub mod tls;
 pub mod types;
+mod udf;
 #[cfg(test)]
 mod tests;
 
@@ -76,6 +80,8 @@ pub struct Gate {
     pub health: Arc<Health>,
     /// Keys.
     pub keys: Arc<Keys>,
+    /// Tickets, which open streams, and cookies of the chart adapter.
+    pub tickets: Tickets,
     /// Audit.
     pub audit: Arc<Audit>,
     /// The wall clock.
@@ -93,11 +99,11 @@ impl Gate {
     /// A gate with the limits of this configuration.
     #[must_use]
     pub fn new(parts: GateParts) -> Self {
-        let GateParts { config, metrics, health, keys, audit, clock, mono, admin_token } = parts;
+        let GateParts { config, metrics, health, keys, tickets, audit, clock, mono, admin_token } = parts;
         let http = &config.http;
         let sources = SourceLimiter::new(http.source_requests_per_minute, http.sources_max, mono.clone());
         let in_flight = Arc::new(Semaphore::new(http.requests_in_flight_max));
-        Self { sources, in_flight, config, metrics, health, keys, audit, clock, mono, admin_token }
+        Self { sources, in_flight, config, metrics, health, keys, tickets, audit, clock, mono, admin_token }
     }
 }
 
@@ -111,6 +117,8 @@ pub struct GateParts {
     pub health: Arc<Health>,
     /// Keys.
     pub keys: Arc<Keys>,
+    /// Tickets, which open streams, and cookies of the chart adapter.
+    pub tickets: Tickets,
     /// Audit.
     pub audit: Arc<Audit>,
     /// The wall clock.
@@ -135,6 +143,8 @@ pub struct App {
     pub streams: Arc<Streams>,
     /// Subscriptions.
     pub subs: Arc<Subs>,
+    /// The day's activity.
+    pub screener: Arc<Screener>,
 }
 
 /// The hubs of the feeds, and the tasks of the connections.
@@ -156,8 +166,10 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(symbols::routes())
         .merge(stream::routes())
         .merge(subs::routes())
-        .merge(receipts::routes());
-    layers::guarded(routes.with_state(app).merge(openapi::routes()), gate, layers::Door::Public)
+        .merge(receipts::routes())
+        .merge(udf::routes());
+    let routes = routes.with_state(app).merge(ticket::routes(Arc::clone(&gate))).merge(openapi::routes());
+    layers::guarded(routes, gate, layers::Door::Public)
 }
 
 /// The admin door, with the routes that the node itself answers.

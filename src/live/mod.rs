@@ -10,6 +10,7 @@
 //! | [`OpenBars`] | minute and daily bars, folded as trades come and told as they close | `live.bars_bytes_max` |
 //! | [`Latest`] | the latest trade and quote of each symbol | some 400 B a symbol, as much again with bars |
 //! | [`Newest`] | behind it history, once for all who ask | |
+//! | [`Activity`], [`Screener`] | what is traded on the day, and moves | some 100 B a symbol |
 //!
 //! What it promises. Each accepted tick of a request reaches a client once (the view's memory of
 //! requests); in order a tape and a series. Backfills reach neither streams nor latest values. A
@@ -21,6 +22,7 @@
 //! remembered only of symbols of which they are asked for there. Beyond
 //! `live.latest_symbols_max` symbols the latest is read from history at each request.
 
+mod activity;
 mod bars;
 mod channel;
 mod cursor;
@@ -32,6 +34,7 @@ mod latest;
 mod newest;
 mod outbox;
 mod scans;
+mod screener;
 mod stream;
 mod subscriber;
 pub mod tasks;
@@ -40,6 +43,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use activity::{Active, Activity, By, Mover};
 pub use bars::{AskId, BarCounts, BarLimits, BarsEffect, OpenBars};
 pub use channel::Channel;
 pub use cursor::{CURSOR_PREFIX, Cursor, CursorError};
@@ -50,6 +54,7 @@ pub use latest::{Ask, Latest, Load, Member, Quoted, Traded};
 pub use newest::{Newest, Snapshot};
 pub use outbox::Taken;
 pub use scans::Scans;
+pub use screener::Screener;
 pub use stream::{Gap, GapReason, Next, Start, Stream, StreamAsk};
 pub use subscriber::{End, Personal, Picker, Subscriber};
 

@@ -78,6 +78,9 @@ impl Heap {
     }
 }
 
+/// Hears deliveries.
+pub type Also = Box<dyn Fn(&[Delivery]) + Send + Sync>;
+
 /// What the bars' task works with.
 pub struct BarsWorld {
     /// Where bars go.
@@ -90,6 +93,8 @@ pub struct BarsWorld {
     pub limits: BarLimits,
     /// Both clocks.
     pub now: NowFn,
+    /// Hears the same deliveries.
+    pub also: Also,
 }
 
 /// Many rows that come at once are looked at together.
@@ -172,6 +177,7 @@ impl BarsTask {
             self.machine = OpenBars::new(self.world.limits, (self.world.now)());
             return;
         };
+        (self.world.also)(&deliveries);
         let now = (self.world.now)();
         for delivery in &deliveries {
             for row in delivery.live_rows() {

@@ -12,7 +12,7 @@ use crate::config;
 use crate::history::Reader;
 use crate::http::{Clock, Streams};
 use crate::live::tasks::{BarsWorld, Heap};
-use crate::live::{BarLimits, Hub, HubConfig, Live, LiveConfig, Newest, Scans, Tapes, tasks};
+use crate::live::{BarLimits, Hub, HubConfig, Live, LiveConfig, Newest, Scans, Screener, Tapes, tasks};
 use crate::market::{FAKE_EVERY_NANOS, Origin, Row, fakepaca};
 use crate::tape::tasks::{Sealed, SharedView};
 use crate::tape::{Delivery, Position};
@@ -21,7 +21,8 @@ use crate::telemetry::Metrics;
 /// The parts that run.
 pub(super) struct LiveParts {
     pub(super) newest: Arc<Newest>,
-    pub(super) streams: Streams,
+    pub(super) streams: Arc<Streams>,
+    pub(super) screener: Arc<Screener>,
 }
 
 /// What the live part stands on.
@@ -70,7 +71,10 @@ pub(super) fn start(
         counted.live_overruns.inc_by(u64::from(turned.overrun));
     };
     tracker.spawn(tasks::run_hub(Arc::clone(&live), turned, stop.clone()));
+    let screener = Arc::new(Screener::new(Arc::clone(reader), config.latest_symbols_max, (clocks.wall)()));
+    let of_fold = Arc::clone(&screener);
     let world = BarsWorld {
+        also: Box::new(move |deliveries| of_fold.deliver(deliveries)),
         live: Arc::clone(&live),
         heap,
         reader: Arc::clone(reader),
@@ -79,7 +83,8 @@ pub(super) fn start(
     };
     tracker.spawn(tasks::run_bars(world, stop.clone()));
     tracker.spawn(run_test_feed(Arc::clone(&test), Arc::clone(&clocks.wall), stop.clone()));
-    LiveParts { newest, streams: Streams { live, test, tasks: TaskTracker::new() } }
+    let streams = Arc::new(Streams { live, test, tasks: TaskTracker::new() });
+    LiveParts { newest, screener, streams }
 }
 
 const fn live_config(config: &config::Live, is_taped: bool) -> LiveConfig {

@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::{AccessError, Audit, Keys};
+use crate::access::{AccessError, Audit, Keys, Tickets};
 use crate::config::Config;
 use crate::history::tasks::KeeperHandle;
 use crate::history::{ReadLimits, Reader};
@@ -165,13 +165,7 @@ impl Node {
         let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
         let gate = gate(&config, &storage, &clocks, metrics, health).await?;
         let reader = Arc::new(reader(&config, &storage, &tape.view, region));
-        let door = Arc::new(tape::TapeDoor {
-            writer: tape.writer.clone(),
-            view: Arc::clone(&tape.view),
-            frame_bytes_max: config.tape.frame_bytes_max,
-            now: Arc::clone(&clocks.now),
-        });
-        let intake = Arc::new(Intake::new(door, Arc::clone(&storage.keyring), intake_config(&config)));
+        let intake = Arc::new(intake(&config, &storage, &tape, &clocks));
         let ground = live::Ground {
             storage: &storage,
             view: &tape.view,
@@ -180,18 +174,23 @@ impl Node {
             metrics: &gate.metrics,
             bars: BarLimits::of(&config.live, &config.ingest),
         };
-        let live::LiveParts { newest, streams } = live::start(&config.live, &ground, &stop, &tasks);
-        let streams = Arc::new(streams);
+        let parts = live::start(&config.live, &ground, &stop, &tasks);
         let subs = Arc::new(Subs::new(
             Arc::clone(&storage.store) as _,
             Arc::clone(&storage.keyring),
             config.subs.clone(),
             clocks.mono.clone(),
         ));
-        let (of_gate, of_intake) = (Arc::clone(&gate), Arc::clone(&intake));
-        let of_streams = Arc::clone(&streams);
-        let app =
-            Arc::new(App { gate: of_gate, intake: of_intake, reader, newest, streams: of_streams, subs });
+        let streams = Arc::clone(&parts.streams);
+        let app = Arc::new(App {
+            gate: Arc::clone(&gate),
+            intake: Arc::clone(&intake),
+            reader,
+            newest: parts.newest,
+            streams: parts.streams,
+            subs,
+            screener: parts.screener,
+        });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
         let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());
@@ -320,6 +319,16 @@ impl Node {
     }
 }
 
+fn intake(config: &Config, storage: &Storage, tape: &tape::TapeTasks, clocks: &Clocks) -> Intake {
+    let door = Arc::new(tape::TapeDoor {
+        writer: tape.writer.clone(),
+        view: Arc::clone(&tape.view),
+        frame_bytes_max: config.tape.frame_bytes_max,
+        now: Arc::clone(&clocks.now),
+    });
+    Intake::new(door, Arc::clone(&storage.keyring), intake_config(config))
+}
+
 fn reader(config: &Config, storage: &Storage, view: &Arc<SharedView>, region: Region) -> Reader {
     let (store, records) = (Arc::clone(&storage.store) as _, Arc::clone(&storage.store) as _);
     let (keyring, limits) = (Arc::clone(&storage.keyring), ReadLimits::of(&config.history));
@@ -337,17 +346,21 @@ async fn gate(
     let records: Arc<dyn Records> = Arc::clone(&storage.store) as _;
     let audit = Arc::new(Audit::new(Arc::clone(&records), Arc::clone(&storage.keyring))?);
     let keys = Keys::open(
-        records,
+        Arc::clone(&records),
         Arc::clone(&storage.keyring),
         Arc::clone(&audit),
         config.access.clone(),
         clocks.mono.clone(),
     );
+    let (keys, access) = (Arc::new(keys.await?), config.access.clone());
+    let region = config.node.region.clone();
+    let tickets = Tickets::new(records, Arc::clone(&storage.keyring), Arc::clone(&keys), region, access);
     Ok(Arc::new(Gate::new(GateParts {
         config: Arc::clone(config),
         metrics,
         health,
-        keys: Arc::new(keys.await?),
+        keys,
+        tickets,
         audit,
         clock: Arc::clone(&clocks.wall),
         mono: clocks.mono.clone(),

@@ -7,6 +7,7 @@ use prometheus::IntCounter;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Node, tls};
+use crate::access::tickets::is_over;
 use crate::http::Streams;
 use crate::market::Nanos;
 use crate::store::embedded::EmbeddedStore;
@@ -96,12 +97,13 @@ async fn unlink(embedded: &EmbeddedStore, view: &Arc<SharedView>, age: Duration,
     }
 }
 
-/// Forgets audit entries that are old enough, and registry rows that have outlived their frames:
-/// they are kept twice as long.
+/// Forgets used tickets that are over, audit entries that are old enough, and registry rows that
+/// have outlived their frames: they are kept twice as long.
 async fn drop_rows(embedded: &EmbeddedStore, age: Duration, audit_age: Duration, now: Nanos) {
     let before = |age: Duration| now.plus(i64::try_from(age.as_nanos()).map_or(i64::MIN, |age| -age));
     let tapes = before(age.saturating_mul(2).max(ROWS_AGE_MIN));
-    match embedded.drop_rows(tapes, before(audit_age), before(ROWS_AGE_MIN)).await {
+    let over = move |ticket: &str| is_over(ticket, now);
+    match embedded.drop_rows(tapes, before(audit_age), before(ROWS_AGE_MIN), over).await {
         Ok(0) => {}
         Ok(rows) => tracing::debug!(rows, "forgot rows that are out of date"),
         Err(error) => tracing::warn!(%error, "rows that are out of date could not be forgotten"),

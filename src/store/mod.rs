@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`Store`] | tapes (append-only logs of frames) and this region's blocks | `embedded` |
 //! | [`Records`] | registry, marks, retired lists, gaps, keys, audit, subscriptions | `embedded` |
+//! | [`Records`] | registry, marks, retired lists, gaps, keys, audit, used tickets | `embedded` |
 //!
 //! Every backend passes the conformance suite in `suite`; `faults` decorates any of them
 //! with failures on purpose. Every call has a deadline of its own inside the backend.
@@ -335,12 +336,22 @@ pub enum Space {
     /// Subscriptions: part = account, key = id. A row with an empty payload says that it was
     /// deleted, and may be forgotten after a day.
     Subscriptions,
+    /// Used tickets: part = region, key = when it ends and its name. Compare-and-set in the region.
+    Tickets,
 }
 
 impl Space {
     /// All spaces.
-    pub const ALL: [Self; 7] =
-        [Self::Tapes, Self::Marks, Self::Gaps, Self::Retired, Self::Keys, Self::Audit, Self::Subscriptions];
+    pub const ALL: [Self; 8] = [
+        Self::Tapes,
+        Self::Marks,
+        Self::Gaps,
+        Self::Retired,
+        Self::Keys,
+        Self::Audit,
+        Self::Subscriptions,
+        Self::Tickets,
+    ];
 
     /// How rows of this space are written.
     #[must_use]
@@ -349,7 +360,7 @@ impl Space {
             Self::Tapes | Self::Marks | Self::Gaps | Self::Keys | Self::Audit | Self::Subscriptions => {
                 Consistency::LastWriteWins
             }
-            Self::Retired => Consistency::CasRegion,
+            Self::Retired | Self::Tickets => Consistency::CasRegion,
         }
     }
 
@@ -364,6 +375,7 @@ impl Space {
             Self::Keys => "keys",
             Self::Audit => "audit",
             Self::Subscriptions => "subscriptions",
+            Self::Tickets => "tickets",
         }
     }
 }

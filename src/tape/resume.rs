@@ -5,7 +5,9 @@
 //! tail, else from the tape here, else at home; what nobody answers is asked again, never skipped,
 //! until it is known to be nowhere: then it is an explicit gap. The replay has a memory of
 //! requests of its own, empty at first, for the node's memory is of no use to a client that was
-//! elsewhere. What the hub delivers meanwhile waits, and the cursor does not move.
+//! elsewhere. What the node follows meanwhile is wanted too ([`Resume::extend`]): the client joins
+//! the hub in one step with the view, when nothing is. Until then its cursor covers what it was
+//! given ([`Resume::partial_cursor`]), or does not move.
 //!
 //! Where the cursor is ahead of the node (the node lags, or has never heard of a tape) the client
 //! is served at once: a filter drops what the cursor already covers, until the node covers all of
@@ -48,11 +50,15 @@ pub struct ResumeRules {
     pub cursor_waits: bool,
     /// What the cursor covers is filtered from live deliveries.
     pub filter: bool,
+    /// A client joins the hub only when it lacks nothing of what the node has followed meanwhile.
+    pub catches_up: bool,
+    /// A cursor in the middle of a replay leaves out what is still wanted.
+    pub partial_waits: bool,
 }
 
 impl Default for ResumeRules {
     fn default() -> Self {
-        Self { cursor_waits: true, filter: true }
+        Self { cursor_waits: true, filter: true, catches_up: true, partial_waits: true }
     }
 }
 
@@ -134,7 +140,8 @@ impl Resume {
     /// Wants also what the node has followed since; answers how many frames the replay lacks now.
     /// A client joins the hub in one step with a call of this that answers 0.
     pub fn extend(&mut self, follower: &Follower, now: Mono) -> u64 {
-        for (tape, own) in follower.followed() {
+        let catches_up = self.rules.catches_up;
+        for (tape, own) in follower.followed().filter(|_| catches_up) {
             let reached = self.reach.entry(tape).or_default();
             for seqs in own.minus(reached) {
                 self.wants.push_back(Want { tape, seqs, at: At::Here, again: now, missing_since: None });
@@ -157,7 +164,7 @@ impl Resume {
     #[must_use]
     pub fn partial_cursor(&self, follower: &Follower, before: Option<&Frame>) -> Position {
         let mut position = follower.cursor(&self.ahead);
-        for (tape, own) in follower.followed() {
+        for (tape, own) in follower.followed().filter(|_| self.rules.partial_waits) {
             let lacking = self.wants.iter().chain(&self.reading).filter(|want| want.tape == tape);
             let lacking = lacking.map(|want| *want.seqs.start());
             let lacking = lacking.chain(before.filter(|frame| frame.tape == tape).map(|frame| frame.seq));

@@ -10,8 +10,9 @@ import pytest
 from alpaca.common.exceptions import APIError
 from alpaca.data.enums import Exchange
 from alpaca.data.historical import StockHistoricalDataClient
+from alpaca.data.historical.screener import ScreenerClient
 from alpaca.data.requests import (
-    StockBarsRequest, StockLatestBarRequest, StockLatestQuoteRequest, StockLatestTradeRequest, StockQuotesRequest,
+    MarketMoversRequest, MostActivesRequest, StockBarsRequest, StockLatestBarRequest, StockLatestQuoteRequest, StockLatestTradeRequest, StockQuotesRequest,
     StockSnapshotRequest, StockTradesRequest,
 )
 from alpaca.data.timeframe import TimeFrame, TimeFrameUnit
@@ -180,6 +181,22 @@ def test_latest_values_and_snapshots(filled):
     assert snapshot["AAPL"].latest_trade.id == 300 and snapshot["AAPL"].latest_quote == quote
     assert snapshot["BRK.B"].latest_quote is None and snapshot["BRK.B"].daily_bar.trade_count == 300
     assert snapshot["BRK.B"].previous_daily_bar is None
+
+
+def test_the_screener_ranks_what_came_live(filled):
+    day_before = (OPEN - dt.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    for ticks in ([trade("RISE", 1, p=100, t=day_before)], [trade("RISE", 2, p=125.5, s=4_000_000_000)]):
+        answer = filled.post(ticks)
+        assert answer["accepted"] == 1
+        filled.request("GET", "/v2/stocks/trades?symbols=RISE&start=2024-01-01&after=" + answer["position"])
+    sdk = ScreenerClient(filled.keys["read"]["id"], filled.keys["read"]["secret"], url_override=filled.http)
+    most = sdk.get_most_actives(MostActivesRequest(top=2)).most_actives
+    assert (most[0].symbol, most[0].volume, most[0].trade_count) == ("RISE", 4_000_000_000, 1) and len(most) == 2
+    by_trades = sdk.get_most_actives(MostActivesRequest(by="trades", top=3)).most_actives
+    assert [(stock.symbol, stock.trade_count) for stock in by_trades] == [("AAPL", 300), ("BRK.B", 300), ("MSFT", 300)]
+    movers = sdk.get_market_movers(MarketMoversRequest(top=5))
+    assert [(mover.symbol, mover.percent_change, mover.change) for mover in movers.gainers] == [("RISE", 25.5, 25.5)]
+    assert movers.losers == []
 
 
 def test_history_is_the_same_after_a_restart(filled):

@@ -90,6 +90,8 @@ def test_all_kinds_are_received(node):
     assert posted["accepted"] == 9
     names = {"Trade": 1, "Quote": 1, "Bar": 3, "TradingStatus": 1, "TradeCancel": 1, "TradeCorrection": 1}
     wait_for(lambda: len(stream.got) >= 8, f"eight ticks, not {stream.got}")
+    # A bar of the trades that were posted may come too, at the minute's mark.
+    stream.got = [item for item in stream.got if type(item).__name__ != "Bar" or item.timestamp.year == 2021]
     assert {name: len(stream.of(name)) for name in names} == names
     [got] = stream.of("Trade")
     assert (got.symbol, got.price, got.size, got.id, got.exchange, got.conditions, got.tape) == ("AAPL", 126.55, 100, 1, "V", ["@"], "C")

@@ -19,7 +19,6 @@ pub struct Client {
     pub session: u64,
     pub resume: Option<Resume>,
     pub replaying: bool,
-    waiting: Vec<(usize, Bits)>,
     pub resumes: u64,
     goto: Option<usize>,
     hold_until: u64,
@@ -55,11 +54,9 @@ impl Sim {
             self.counts.filtered += 1;
             return;
         }
-        let ticks: Vec<(usize, Bits)> = delivery.new.iter().map(piece_bits).collect();
-        if of.replaying {
-            of.waiting.extend(ticks);
-        } else {
-            for (request, ticks) in ticks {
+        // Who replays has not joined: it will want this too.
+        if !of.replaying {
+            for (request, ticks) in delivery.new.iter().map(piece_bits) {
                 self.give(client, request, ticks);
             }
         }
@@ -88,13 +85,12 @@ impl Sim {
         of.session += 1;
         of.resume = Some(resume);
         of.replaying = true;
-        of.waiting.clear();
         let session = of.session;
         self.nodes[node].clients.insert(client);
         self.replay(client, session);
     }
 
-    /// One step of a replay after the other; the cursor moves only at the end.
+    /// One step of a replay after the other, until nothing is lacking.
     fn replay(&mut self, client: usize, session: u64) {
         let of = &self.clients[client];
         let Some(node) = of.node.filter(|_| of.session == session) else { return };
@@ -138,13 +134,20 @@ impl Sim {
                 self.at_node(delay, node, move |sim| sim.replay(client, session));
             }
             ResumeStep::Done => {
-                let waiting = std::mem::take(&mut self.clients[client].waiting);
-                for (request, ticks) in waiting {
-                    self.give(client, request, ticks);
+                let Some(mut resume) = self.clients[client].resume.take() else { return };
+                let lacking = resume.extend(self.view(node).follower(), now.mono);
+                self.clients[client].resume = Some(resume);
+                if lacking > 0 {
+                    let delay = self.rng.range(0, 20);
+                    self.at_node(delay, node, move |sim| sim.replay(client, session));
+                } else {
+                    self.clients[client].replaying = false;
+                    self.move_cursor(client);
                 }
-                self.clients[client].replaying = false;
-                self.move_cursor(client);
             }
+        }
+        if self.clients[client].replaying && self.rng.chance(20) {
+            self.keep_partial_cursor(client);
         }
         if !self.rules.resume.cursor_waits {
             self.move_cursor(client);
@@ -176,6 +179,14 @@ impl Sim {
         }
         let delay = self.rng.range(0, 20);
         self.at_node(delay, node, move |sim| sim.replay(client, session));
+    }
+
+    /// A cursor in the middle of a replay.
+    fn keep_partial_cursor(&mut self, client: usize) {
+        let of = &mut self.clients[client];
+        let Some(node) = of.node else { return };
+        let (Some(resume), Some(view)) = (&of.resume, &self.nodes[node].view) else { return };
+        of.cursor = resume.partial_cursor(view.follower(), None);
     }
 
     fn move_cursor(&mut self, client: usize) {

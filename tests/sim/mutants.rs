@@ -147,6 +147,17 @@ fn client_mutants() -> Vec<Mutant> {
         mutant("cursor_early", "the cursor moves while the replay runs", None, |rules| {
             rules.resume.cursor_waits = false;
         }),
+        mutant("joins_early", "a client joins without what came while it replayed", None, |rules| {
+            rules.resume.catches_up = false;
+        }),
+        mutant(
+            "partial_whole",
+            "a cursor in the middle of a replay covers what is still wanted",
+            None,
+            |rules| {
+                rules.resume.partial_waits = false;
+            },
+        ),
         no_filter,
     ]
 }

@@ -6,6 +6,7 @@
 //! | `/v2/stocks/{symbol}/{trades,quotes,bars}` | `{"symbol":"AAPL","trades":[…],"next_page_token":null}` |
 //! | latest trades, quotes, bars and snapshots | see `latest` |
 //! | `/v2/stocks/meta/exchanges`, `/v2/stocks/meta/conditions/{trade,quote}?tape=` | `{"N":"New York Stock Exchange",…}` |
+//! | `/v1beta1/screener/stocks/{most-actives,movers}` | see `screener` |
 //! | what else Alpaca has for market data | 404 that says it is not offered |
 //!
 //! The feeds `sip`, `iex`, `otc`, `boats` and `delayed_sip` serve the same data. Two things are
@@ -17,6 +18,7 @@ pub(super) mod body;
 mod latest;
 mod meta;
 pub(super) mod query;
+mod screener;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +38,7 @@ use super::{ApiError, ApiResult, App, Clock};
 use crate::config::Config;
 use crate::history::page::{PAGE_PREFIX, PageError};
 use crate::history::{BarQuery, Cursor, Page, PageToken, Reader, TickQuery};
-use crate::live::Newest;
+use crate::live::{Newest, Screener};
 use crate::store::Span;
 
 /// Set where ticks of the span are lost to this region.
@@ -46,7 +48,7 @@ pub(crate) const INCOMPLETE: HeaderName = HeaderName::from_static("x-tapeline-in
 const NOT_OFFERED: &[(&str, &str)] = &[
     ("/v2/stocks/auctions", "auctions are"),
     ("/v2/stocks/{symbol}/auctions", "auctions are"),
-    ("/v1beta1/screener/{*rest}", "the screener is"),
+    ("/v1beta1/screener/crypto/{*rest}", "the screener of crypto is"),
     ("/v1/corporate-actions", "corporate actions are"),
     ("/v1beta1/corporate-actions/{*rest}", "corporate actions are"),
     ("/v1beta1/events/corporate-actions", "corporate actions are"),
@@ -64,6 +66,8 @@ pub struct MarketData {
     pub reader: Arc<Reader>,
     /// Where the latest of each series comes from.
     pub newest: Arc<Newest>,
+    /// The day's activity.
+    pub screener: Arc<Screener>,
     /// The configuration, for its limits.
     pub config: Arc<Config>,
     /// The wall clock.
@@ -75,6 +79,7 @@ impl FromRef<Arc<App>> for MarketData {
         Self {
             reader: Arc::clone(&app.reader),
             newest: Arc::clone(&app.newest),
+            screener: Arc::clone(&app.screener),
             config: Arc::clone(&app.gate.config),
             clock: Arc::clone(&app.gate.clock),
         }
@@ -102,6 +107,8 @@ where
         .route("/v2/stocks/{symbol}/bars/latest", get(latest::bar))
         .route("/v2/stocks/snapshots", get(latest::snapshots))
         .route("/v2/stocks/{symbol}/snapshot", get(latest::snapshot))
+        .route("/v1beta1/screener/stocks/most-actives", get(screener::most_actives))
+        .route("/v1beta1/screener/stocks/movers", get(screener::movers))
         .route("/v2/stocks/meta/exchanges", get(meta::exchanges))
         .route("/v2/stocks/meta/conditions/{ticktype}", get(meta::conditions));
     for (path, what) in NOT_OFFERED {

@@ -20,7 +20,7 @@ use crate::history::ReadLimits;
 use crate::history::testing::{World, cancel, correction, of, quote_at, time, trade_at};
 use crate::http::Clock;
 use crate::ingest::POSITION_PREFIX;
-use crate::live::Newest;
+use crate::live::{Newest, Screener};
 use crate::market::{Bar, Event, Nanos, Origin, Row, Tick};
 use crate::store::TapeId;
 use crate::tape::WaitToken;
@@ -40,10 +40,17 @@ fn router(world: &World, sets: &[&str]) -> Router {
 }
 
 fn router_at(world: &World, sets: &[&str], clock: Clock) -> Router {
+    router_with(world, sets, clock, &[])
+}
+
+/// The same with rows that came live.
+fn router_with(world: &World, sets: &[&str], clock: Clock, live: &[Row]) -> Router {
     let reader = Arc::clone(&world.reader);
     let config = Arc::new(Config::with(sets).unwrap());
     let newest = Arc::new(Newest::new(Arc::clone(&reader), config.live.latest_symbols_max));
-    let data = MarketData { reader, newest, config, clock };
+    let screener = Arc::new(Screener::new(Arc::clone(&reader), config.live.latest_symbols_max, time(NOW)));
+    screener.apply(live);
+    let data = MarketData { reader, newest, screener, config, clock };
     let routes = super::routes::<MarketData>().merge(crate::http::symbols::routes());
     routes.with_state(data).layer(from_fn(known))
 }
@@ -354,7 +361,7 @@ fn what_is_not_offered_says_so() {
     for (path, what) in [
         ("/v2/stocks/auctions?symbols=A", "auctions are not offered"),
         ("/v2/stocks/AAPL/auctions", "auctions are not offered"),
-        ("/v1beta1/screener/stocks/movers", "the screener is not offered"),
+        ("/v1beta1/screener/crypto/movers", "the screener of crypto is not offered"),
         ("/v1beta1/news", "news is not offered"),
         ("/v1/corporate-actions", "corporate actions are not offered"),
         ("/v1beta3/crypto/us/trades", "market data of crypto is not offered"),
@@ -492,5 +499,47 @@ fn latest_values_to_the_byte() {
         "/v2/stocks/AAPL/bars/latest?feed=x",
     ] {
         assert_eq!(get(&router, uri).status, StatusCode::BAD_REQUEST, "{uri}");
+    }
+}
+
+#[test]
+fn the_screener_tells_the_days_activity_in_the_shapes_of_its_clients() {
+    let at = |text: &str| time(text);
+    let world = world();
+    world.put_blocks(&[trade_at(at("2024-01-04T15:00:00Z"), 90, "180", 10)]);
+    let live = [
+        trade_at(at("2024-01-05T15:00:00Z"), 91, "189", 200),
+        trade_at(at("2024-01-05T15:00:01Z"), 92, "189", 100),
+        of("MSFT", trade_at(at("2024-01-05T15:00:00Z"), 93, "366.3105", 900)),
+        of("NEW", trade_at(at("2024-01-05T15:00:00Z"), 94, "5", 1)),
+    ];
+    let router = router_with(&world, &[], Arc::new(|| time(NOW)), &live);
+    let actives = |query: &str| get(&router, &format!("/v1beta1/screener/stocks/most-actives{query}")).body;
+    assert_eq!(
+        actives("?top=2"),
+        r#"{"last_updated":"2024-01-05T17:00:00Z","most_actives":[{"symbol":"MSFT","trade_count":1,"volume":900},{"symbol":"AAPL","trade_count":2,"volume":300}]}"#
+    );
+    assert!(actives("?by=trades&top=1").contains("AAPL") && actives("").contains("NEW"));
+    let movers = get(&router, "/v1beta1/screener/stocks/movers?top=5").json();
+    assert_eq!(
+        movers["gainers"],
+        serde_json::json!([{"symbol": "AAPL", "percent_change": 5.0, "change": 9.0, "price": 189.0}])
+    );
+    assert_eq!(
+        movers["losers"],
+        serde_json::json!([{"symbol": "MSFT", "percent_change": -0.7289, "change": -2.6895, "price": 366.3105}])
+    );
+    for (uri, field) in [
+        ("most-actives?top=101", "top"),
+        ("most-actives?by=price", "by"),
+        ("movers?top=51", "top"),
+        ("movers?top=0", "top"),
+    ] {
+        let answer = get(&router, &format!("/v1beta1/screener/stocks/{uri}"));
+        assert_eq!(
+            (answer.status, answer.json()["field"].as_str()),
+            (StatusCode::BAD_REQUEST, Some(field)),
+            "{uri}"
+        );
     }
 }

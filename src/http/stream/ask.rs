@@ -21,6 +21,10 @@ pub(super) struct Ask {
     pub(super) conflate: Option<Duration>,
     /// The name of its session.
     pub(super) session: Option<String>,
+    /// What a browser shows instead of a key.
+    pub(super) ticket: Option<String>,
+    /// The id of a subscription that is streamed from the start.
+    pub(super) subscription: Option<String>,
 }
 
 const SESSION_CHARACTERS_MAX: usize = 64;
@@ -133,6 +137,8 @@ impl Ask {
             params.count("conflate_ms", CONFLATE_MS_MAX).map_err(|error| error.message().to_owned())?;
         let conflate = conflate.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
         let ext = matches!(params.get("ext"), Some("1" | "true"));
-        Ok(Self { ext, start: cursor.or(since), conflate, session })
+        let ticket = params.get("ticket").map(str::to_owned);
+        let subscription = params.get("subscription").map(str::to_owned);
+        Ok(Self { ext, start: cursor.or(since), conflate, session, ticket, subscription })
     }
 }

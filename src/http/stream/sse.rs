@@ -17,7 +17,8 @@ use axum::response::Response;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::auth::Subscriber;
+use super::super::auth::{self, Subscriber};
+use super::super::params::Params;
 use super::super::{ApiError, ApiResult, App};
 use super::ask::{Wanted, text};
 use crate::access::Identity;
@@ -47,15 +48,24 @@ pub(super) fn open(app: &App, identity: &Identity, wanted: &mut Wanted) -> ApiRe
 }
 
 pub(super) async fn events(
-    Subscriber(identity): Subscriber,
+    shown: Result<Subscriber, ApiError>,
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> ApiResult<Response> {
     let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()).filter(|id| !id.is_empty());
+    let (identity, ticket) = match (shown, Params::decode(query.as_deref())?.get("ticket")) {
+        (Ok(Subscriber(identity)), _) => (identity, None),
+        (Err(_), Some(ticket)) => {
+            let cursor = last.and_then(|last| Cursor::open(last, app.reader.keyring()).ok());
+            let (identity, ticket) = auth::by_ticket(&app.gate, ticket, cursor.as_ref()).await?;
+            (identity, Some((ticket.id, ticket.key_id)))
+        }
+        (Err(refused), None) => return Err(refused),
+    };
     let mut wanted = Wanted::read(&app, &identity, query.as_deref(), last).await?;
     let stream = open(&app, &identity, &mut wanted)?;
-    let events = Events::new(app, stream);
+    let events = Events::new(app, stream, ticket);
     let pieces = futures::stream::unfold(events, |mut events| async move {
         let piece = events.next().await?;
         Some((Ok::<_, Infallible>(piece), events))
@@ -71,6 +81,8 @@ pub(super) async fn events(
 struct Events {
     app: Arc<App>,
     stream: Stream,
+    /// The ticket by which it was opened: its cursors name it.
+    ticket: Option<([u8; 16], String)>,
     cursor_at: Instant,
     heartbeat_at: Instant,
     is_open: bool,
@@ -96,12 +108,13 @@ impl Drop for Counted {
 }
 
 impl Events {
-    fn new(app: Arc<App>, stream: Stream) -> Self {
+    fn new(app: Arc<App>, stream: Stream, ticket: Option<([u8; 16], String)>) -> Self {
         let now = Instant::now();
         let counted = Counted::new(&app);
         Self {
             app,
             stream,
+            ticket,
             cursor_at: now,
             heartbeat_at: now,
             is_open: false,
@@ -178,7 +191,7 @@ impl Events {
     fn write_cursor(&mut self, out: &mut BytesMut) {
         if let Some(position) = self.stream.cursor() {
             let at = (self.app.gate.clock)();
-            let token = Cursor { position, at, ticket: None }.token(self.app.reader.keyring());
+            let token = Cursor { position, at, ticket: self.ticket.clone() }.token(self.app.reader.keyring());
             out.put_slice(b"id: ");
             out.put_slice(token.as_bytes());
             out.put_slice(b"\n");

@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::super::activity::Activity;
-use super::super::auth::{Shown, key_of_token};
+use super::super::auth::{self, Shown, key_of_token};
+use super::super::cors;
 use super::super::{ApiError, ApiResult, App};
 use super::ask::{self, Ask};
 use super::message::{self, Code};
@@ -73,6 +74,10 @@ fn upgrade(
 ) -> ApiResult<Response> {
     let response = tungstenite::handshake::server::create_response_with_body(&request, Body::empty);
     let response = response.map_err(|error| no_handshake(&error))?;
+    if !cors::is_allowed_origin(request.headers(), &app.gate.config.http.cors_origins) {
+        let message = "pages of this origin may not open streams; http.cors_origins lists those that may";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, message).with("reason", "origin"));
+    }
     let ask = Ask::read(request.uri().query(), app.reader.keyring());
     let ask = start.and_then(|start| ask.map(|ask| Ask { start: start.or(ask.start.clone()), ..ask }));
     let feeds = &app.gate.config.live.feeds;
@@ -182,20 +187,31 @@ impl Connection {
             Shown::Nothing => None,
             Shown::Malformed | Shown::Token(_) => Some((String::new(), String::new(), true)),
         };
+        let mut ticket = ask.ticket.clone().filter(|_| key.is_none());
         loop {
-            if let Some((id, secret, by_header)) = key.take() {
-                match admit(&app, &id, &secret).await {
-                    Ok(identity) => match open(&live, codec, &ask, &identity) {
-                        Ok(stream) => {
+            let shown = match (ticket.take(), key.take()) {
+                (Some(ticket), _) => {
+                    let known = auth::by_ticket(&app.gate, &ticket, None).await;
+                    Some((known.map(|(identity, _)| identity).map_err(|_| Code::AuthFailed), true))
+                }
+                (None, Some((id, secret, by_header))) => Some((admit(&app, &id, &secret).await, by_header)),
+                (None, None) => None,
+            };
+            if let Some((admitted, by_header)) = shown {
+                match admitted {
+                    Ok(identity) => match open(&app, &live, codec, &ask, &identity).await {
+                        Ok((mut stream, asked)) => {
                             stream.subscriber().tell(session.authenticated(by_header));
+                            if let Some(asked) = asked {
+                                let ack = |asked: &Interest| Some(message::subscription(codec, asked));
+                                stream.subscribe(&asked, ask.start.clone(), ack);
+                            }
                             return Ok(Served::new(app, ask, session, stream));
                         }
-                        Err(NoStream::TooMany) => {
-                            wire.send(codec, vec![message::error(codec, Code::ConnectionLimitExceeded)]);
+                        Err(NotOpen::Told(code)) => {
+                            wire.send(codec, vec![message::error(codec, code)]);
                         }
-                        Err(NoStream::Stopping) => {
-                            return Err(Close::With(RESTART, "the node is stopping".to_owned()));
-                        }
+                        Err(NotOpen::Closed(close)) => return Err(close),
                     },
                     Err(code) => {
                         wire.send(codec, vec![message::error(codec, code)]);
@@ -241,14 +257,36 @@ async fn admit(app: &App, id: &str, secret: &str) -> Result<Arc<Identity>, Code>
     if identity.may(Scope::MarketDataRead) { Ok(identity) } else { Err(Code::InsufficientScope) }
 }
 
-fn open(live: &Arc<Live>, codec: Codec, ask: &Ask, identity: &Identity) -> Result<Stream, NoStream> {
-    let personal = Personal::new(ask.conflate, None);
-    live.open(StreamAsk {
-        form: Form { codec, origins: ask.ext },
-        key_id: &identity.key_id,
-        session: ask.session.as_deref(),
-        personal,
-    })
+/// Why a client with a good key has no stream.
+enum NotOpen {
+    /// It is told, and may try again.
+    Told(Code),
+    Closed(Close),
+}
+
+/// Opens a stream, and what of it is asked for by a subscription that the address names.
+async fn open(
+    app: &App,
+    live: &Arc<Live>,
+    codec: Codec,
+    ask: &Ask,
+    identity: &Identity,
+) -> Result<(Stream, Option<Interest>), NotOpen> {
+    let (mut asked, mut personal) = (None, Personal::new(ask.conflate, None));
+    if let Some(id) = &ask.subscription {
+        let Ok(subscription) = app.subs.get(&identity.account, id).await else {
+            return Err(NotOpen::Told(Code::InsufficientSubscription));
+        };
+        personal = subscription.terms.personal(app.gate.config.subs.filter_symbols_max);
+        asked = Some(subscription.terms.interest());
+    }
+    let (form, session) = (Form { codec, origins: ask.ext }, ask.session.as_deref());
+    let opened = live.open(StreamAsk { form, key_id: &identity.key_id, session, personal });
+    let stream = opened.map_err(|error| match error {
+        NoStream::TooMany => NotOpen::Told(Code::ConnectionLimitExceeded),
+        NoStream::Stopping => NotOpen::Closed(Close::With(RESTART, "the node is stopping".to_owned())),
+    })?;
+    Ok((stream, asked))
 }
 
 /// Writes what is left.

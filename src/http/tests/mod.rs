@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 use super::auth::{Producer, Subscriber};
 use super::layers::{Door, guarded};
 use super::*;
-use crate::access::testing::{keys_over, moved_clock};
+use crate::access::testing::{keys_over, moved_clock, tickets_over};
 use crate::access::{Actor, KeyAsk, NewKey, Scope};
 use crate::store::memory::MemoryStore;
 use crate::telemetry::Status;
@@ -52,11 +52,13 @@ async fn world(sets: &[&str]) -> World {
     let (now_ms, mono) = moved_clock();
     let records = Arc::new(MemoryStore::default());
     let (keys, audit) = keys_over(&records, sets, mono.clone()).await;
+    let tickets = tickets_over(&records, &keys, sets);
     let gate = Gate::new(GateParts {
         config: Arc::new(Config::with(sets).unwrap()),
         metrics: Arc::new(Metrics::new().unwrap()),
         health: Arc::new(Health::starting(&["store"])),
         keys,
+        tickets,
         audit,
         clock: Arc::new(|| NOW),
         mono,
@@ -404,4 +406,94 @@ async fn a_log_line_names_the_request_and_never_a_secret() {
     assert!(line["duration_ms"].is_number() && line["request_id"].is_string(), "{line}");
     assert!(text.contains("a handler panicked: out of luck"), "{text}");
     assert!(!text.contains(&secret) && !text.contains(TOKEN), "{text}");
+}
+
+#[tokio::test]
+async fn a_ticket_is_given_for_a_key_and_a_cookie_where_it_is_asked_for() {
+    for (sets, secure) in [(&[][..], false), (&["http.tls_cert=c", "http.tls_key=k"], true)] {
+        let world = world(sets).await;
+        let reader = world.key(&[Scope::MarketDataRead]).await;
+        let routes = ticket::routes(Arc::clone(&world.gate))
+            .route("/udf/config", get(async |_: Subscriber| "chart").post(async |_: Subscriber| "changed"));
+        let send = async |method: &str, path: &str, headers: &[(&str, &str)], body: &str| {
+            let mut request = Request::builder().method(method).uri(path);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(Body::from(body.to_owned())).unwrap();
+            let router = guarded(routes.clone(), Arc::clone(&world.gate), Door::Public);
+            let response = router.oneshot(request).await.unwrap();
+            let (parts, body) = response.into_parts();
+            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+            Answer { status: parts.status, headers: parts.headers, body }
+        };
+        let bearer = format!("Bearer {}.{}", reader.row.id, reader.secret.expose_secret());
+        let key = [("authorization", bearer.as_str())];
+        let plain = send("POST", "/v1/stream/ticket", &key, "").await;
+        assert_eq!((plain.status, plain.header("set-cookie")), (StatusCode::OK, None));
+        openapi::testing::assert_documented("post", "/v1/stream/ticket", 200, &plain.json());
+        let ticket = plain.json()["ticket"].as_str().unwrap().to_owned();
+        assert!(world.gate.tickets.redeem(&ticket, NOW).await.is_ok());
+        assert!(world.gate.tickets.redeem(&ticket, NOW).await.is_err());
+        let with_cookie = send("POST", "/v1/stream/ticket", &key, r#"{"cookie":true}"#).await;
+        let set = with_cookie.header("set-cookie").unwrap();
+        let (cookie, how) = set.split_once("; ").unwrap();
+        assert!(how.starts_with("Path=/udf; Max-Age=43200; HttpOnly; SameSite=Strict"), "{set}");
+        assert_eq!(how.ends_with("; Secure"), secure, "{set}");
+        let chart = send("GET", "/udf/config", &[("cookie", cookie)], "").await;
+        assert_eq!((chart.status, &chart.body[..]), (StatusCode::OK, &b"chart"[..]));
+        assert_eq!(
+            chart.header("x-ratelimit-limit"),
+            plain.header("x-ratelimit-limit"),
+            "the rate of the key"
+        );
+        for (method, path) in [("POST", "/udf/config"), ("POST", "/v1/stream/ticket")] {
+            assert_eq!(send(method, path, &[("cookie", cookie)], "").await.status, StatusCode::UNAUTHORIZED);
+        }
+        let forged = send("GET", "/udf/config", &[("cookie", "tapeline_udf=u1.AAAA")], "").await;
+        assert_eq!(forged.status, StatusCode::UNAUTHORIZED);
+        let wrong = send("POST", "/v1/stream/ticket", &key, r#"{"cookies":true}"#).await;
+        assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+        openapi::testing::assert_documented("post", "/v1/stream/ticket", 400, &wrong.json());
+        let nobody = send("POST", "/v1/stream/ticket", &[], "").await;
+        assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+    }
+}
+
+#[tokio::test]
+async fn pages_of_listed_origins_may_read_and_no_others() {
+    let world = world(&["http.cors_origins=https://charts.example"]).await;
+    let reader = world.key(&[Scope::MarketDataRead]).await;
+    let bearer = format!("Bearer {}.{}", reader.row.id, reader.secret.expose_secret());
+    let send = async |method: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::builder().method(method).uri("/v2/read");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let router = guarded(World::routes(), Arc::clone(&world.gate), Door::Public);
+        let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        Answer { status: response.status(), headers: response.headers().clone(), body: Bytes::new() }
+    };
+    let asks = ("access-control-request-method", "GET");
+    let asked = send("OPTIONS", &[("origin", "https://charts.example"), asks]).await;
+    assert_eq!(asked.status, StatusCode::OK, "without a key: browsers send none");
+    assert_eq!(asked.header("access-control-allow-origin"), Some("https://charts.example"));
+    assert_eq!(asked.header("access-control-allow-credentials"), Some("true"));
+    assert_eq!(asked.header("access-control-max-age"), Some("600"));
+    assert!(asked.header("access-control-allow-headers").unwrap().contains("apca-api-key-id"));
+    assert!(asked.header("x-request-id").is_some());
+    let read = send("GET", &[("origin", "https://charts.example"), ("authorization", &bearer)]).await;
+    assert_eq!(
+        (read.status, read.header("access-control-allow-credentials")),
+        (StatusCode::OK, Some("true"))
+    );
+    assert!(read.header("access-control-expose-headers").unwrap().contains("x-ratelimit-remaining"));
+    let denied = send("GET", &[("origin", "https://charts.example")]).await;
+    assert_eq!(denied.header("access-control-allow-origin"), Some("https://charts.example"), "errors too");
+    for other in ["https://evil.example", "null"] {
+        for (method, more) in [("OPTIONS", asks), ("GET", ("authorization", bearer.as_str()))] {
+            let answer = send(method, &[("origin", other), more]).await;
+            assert_eq!(answer.header("access-control-allow-origin"), None, "{method} {other}");
+        }
+    }
 }

@@ -283,8 +283,8 @@ impl EmbeddedStore {
     }
 
     /// Forgets registry rows older than `tapes_before` of tapes that no segment holds frames of,
-    /// audit entries older than `audit_before`, and rows older than `deleted_before` of what was
-    /// deleted. Answers how many rows.
+    /// audit entries older than `audit_before`, rows older than `deleted_before` of what was
+    /// deleted, and used tickets whose key is `over`. Answers how many rows.
     ///
     /// # Errors
     /// `Unknown` where the work is cut short.
@@ -293,6 +293,7 @@ impl EmbeddedStore {
         tapes_before: Nanos,
         audit_before: Nanos,
         deleted_before: Nanos,
+        over: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<usize, StoreError> {
         let (log, records) = (Arc::clone(&self.log), Arc::clone(&self.records));
         blocking(move || {
@@ -302,7 +303,9 @@ impl EmbeddedStore {
             let audit = records.drop_rows(Space::Audit, version(audit_before), &|_, _| false);
             let says_something = |_: &str, body: &[u8]| body.len() > ENVELOPE_BYTES;
             let deleted = records.drop_rows(Space::Subscriptions, version(deleted_before), &says_something);
-            Ok(tapes + audit + deleted)
+            // Versions of compare-and-set rows are no times.
+            let tickets = records.drop_rows(Space::Tickets, u64::MAX, &|key, _| !over(key));
+            Ok(tapes + audit + deleted + tickets)
         })
         .await
     }

@@ -228,7 +228,7 @@ impl RecordFiles {
             (rows.bytes, old)
         };
         let (most, of) = match space {
-            Space::Keys | Space::Audit | Space::Subscriptions => {
+            Space::Keys | Space::Audit | Space::Subscriptions | Space::Tickets => {
                 (self.bytes_max / 4 * 3, "three quarters of ")
             }
             Space::Tapes | Space::Marks | Space::Gaps | Space::Retired => (self.bytes_max, ""),

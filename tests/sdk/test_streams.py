@@ -1,0 +1,135 @@
+"""The platform's own streams, through plain HTTP: events, long polls, bars as they close."""
+
+import json
+import threading
+import time
+import urllib.request
+from datetime import datetime, timedelta, timezone
+
+from conftest import Node
+from test_alpaca_py_stream import client, now, trade, wait_for
+
+
+class Events:
+    """A client of server-sent events, as browsers are: the last id, and events as (name, data)."""
+
+    def __init__(self, node, query, last=None):
+        request = urllib.request.Request(f"{node.http}/v1/stream?{query}")
+        request.add_header("APCA-API-KEY-ID", node.keys["read"]["id"])
+        request.add_header("APCA-API-SECRET-KEY", node.keys["read"]["secret"])
+        if last:
+            request.add_header("Last-Event-ID", last)
+        self.answer = urllib.request.urlopen(request, timeout=60)
+        assert self.answer.headers["Content-Type"] == "text/event-stream"
+        self.events, self.id, self.ended = [], last, False
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        try:
+            self.parse()
+        except (AttributeError, ValueError, OSError):
+            pass  # the test has closed it
+
+    def parse(self):
+        name, data = "message", None
+        for line in self.answer:
+            line = line.decode().rstrip("\n")
+            field, _, value = line.partition(": ")
+            if field == "id":
+                self.id = value
+            elif field == "event":
+                name = value
+            elif field == "data":
+                data = json.loads(value)
+            elif line == "" and data is not None:
+                self.events.append((name, data))
+                name, data = "message", None
+        self.ended = True
+
+    def ids(self):
+        return [tick["i"] for name, data in list(self.events) if name == "message" for tick in data if tick["T"] == "t"]
+
+
+def test_events_go_on_where_they_broke_off(node):
+    first = Events(node, "trades=SSE")
+    wait_for(lambda: first.id and first.events, "the first event, with an id")
+    assert first.events[0] == ("connected", {})
+    node.post([trade("SSE", 1), trade("SSE", 2), trade("OTHER", 9)])
+    wait_for(lambda: first.ids() == [1, 2], "two trades")
+    cursor = first.id
+    wait_for(lambda: first.id != cursor or True, "a cursor")
+    first.answer.close()
+    node.post([trade("SSE", 3)])
+    again = Events(node, "trades=SSE", cursor)
+    wait_for(lambda: again.ids()[-1:] == [3], "what was missed")
+    node.post([trade("SSE", 4)])
+    wait_for(lambda: again.ids()[-1:] == [4], "what is new")
+    assert again.ids() in ([3, 4], [1, 2, 3, 4]), "a cursor is at most 250 ms old"
+
+
+def test_a_stream_needs_something_to_stream(node):
+    for query, field in [("", None), ("trades=A%20B", "trades"), ("trades=A&cursor=x", "cursor"), ("trades=A&since=x", "since")]:
+        status, _, answer = node.request("GET", f"/v1/stream?{query}")
+        assert status == 400 and answer.get("field") == field, (query, answer)
+    assert node.request("GET", "/v1/stream?trades=A", key=None)[0] == 401
+
+
+def test_the_long_poll_gives_each_tick_once(node):
+    body = json.dumps({"symbols": ["POLL"], "kinds": ["trades"], "filter": {"min_size": 50}}).encode()
+    status, _, made = node.request("POST", "/v1/subscriptions", body, {"Content-Type": "application/json"})
+    assert status == 201, made
+    events = f"/v1/subscriptions/{made['id']}/events"
+    node.post([trade("POLL", 1), trade("POLL", 2), trade("POLL", 3, s=10)])
+    cursor, seen = None, []
+
+    def poll(wait=0):
+        nonlocal cursor
+        query = f"?wait={wait}" if cursor is None and wait else "" if cursor is None else f"?cursor={cursor}" + (f"&wait={wait}" if wait else "")
+        status, _, answer = node.request("GET", events + query)
+        assert status == 200 and answer["gaps"] == [], answer
+        cursor = answer["cursor"]
+        seen.extend(tick["i"] for tick in answer["events"])
+
+    wait_for(lambda: poll(1000) or len(seen) >= 2, "what came since it was made")
+    assert seen == [1, 2], "the filter holds"
+    waiting = threading.Thread(target=poll, args=(20_000,))
+    waiting.start()
+    time.sleep(0.3)
+    node.post([trade("POLL", 4)])
+    waiting.join(15)
+    assert seen == [1, 2, 4], "it waits for the next"
+    poll()
+    assert seen == [1, 2, 4]
+    assert node.request("GET", events + "?cursor=nonsense")[0] == 400
+    assert node.request("GET", "/v1/subscriptions/none/events")[0] == 404
+
+
+def test_bars_close_by_the_time_of_the_ticks(node):
+    stream = client(node)
+    stream.stream.subscribe_bars(stream.take, "BAR")
+    stream.stream.subscribe_updated_bars(stream.take, "BAR")
+    stream.run()
+    day = datetime.now(timezone.utc) - timedelta(days=5)
+    at = lambda minute, second: day.strftime("%Y-%m-%dT") + f"15:{minute:02d}:{second:02d}Z"
+    wait_for(lambda: node.post([trade("BAR", 1, 10.0, t=at(0, 1))]) and stream.stream._running, "the stream")
+    time.sleep(0.5)
+    node.post([trade("BAR", 2, 12.0, t=at(0, 59)), trade("BAR", 3, 11.0, t=at(1, 1))])
+    node.post([trade("BAR", 4, 9.0, t=at(1, 30)), trade("BAR", 5, 9.5, t=at(1, 31))])
+    wait_for(lambda: stream.got, "the first bar", 20)
+    bar = stream.got[0]
+    assert (bar.open, bar.high, bar.low, bar.close, bar.volume, bar.trade_count) == (10.0, 12.0, 10.0, 12.0, 200, 2)
+    assert bar.timestamp.strftime("%H:%M:%S") == "15:00:00"
+    _, _, history = node.request("GET", f"/v2/stocks/BAR/bars?timeframe=1Min&start={at(0, 0)}&end={at(0, 0)}")
+    told = history["bars"][0]
+    assert (told["o"], told["h"], told["l"], told["c"], told["v"], told["n"]) == (10.0, 12.0, 10.0, 12.0, 200, 2)
+    stream.stop()
+
+
+def test_a_stop_tells_streams_to_move(tmp_path):
+    node = Node(tmp_path, "--set", "live.move_ms=200").start()
+    events = Events(node, "trades=*")
+    wait_for(lambda: events.events, "the first event")
+    node.stop()
+    wait_for(lambda: events.ended, "the end")
+    name, data = events.events[-1]
+    assert name == "end" and data["reason"] == "move" and 0 <= data["retry_ms"] <= 200
