@@ -22,9 +22,10 @@ check: ## formatting, lints and documentation, without a warning
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
-test-real: python-env ## import the data sets in DATA through HTTP and check them: make test-real DATA=folder
+test-real: python-env ## import and replay the data sets in DATA and check them: make test-real DATA=folder
 	cargo build --release --bin tapeline
 	$(PYTHON) tests/real/check.py --binary target/release/tapeline --data $(DATA)
+	$(PYTHON) tests/real/live.py --binary target/release/tapeline --data $(DATA)
 
 bench-live: ## thousands of stream clients against a release node, beside Redis, nginx and send(2)
 	scripts/bench-packages

@@ -172,7 +172,8 @@ impl BarsTask {
     fn fold(&mut self) {
         let Some(deliveries) = self.world.heap.take() else {
             tracing::warn!("live bars are further behind than live.backlog_bytes_max; they begin anew");
-            self.asked.abort_all();
+            // Also what is answered already: its question was another machine's.
+            self.asked = JoinSet::new();
             self.machine = OpenBars::new(self.world.limits, (self.world.now)());
             return;
         };
