@@ -246,7 +246,7 @@ pub struct Live {
     pub scans_max: usize,
     /// Frames that they have read.
     pub scan_cache_bytes_max: usize,
-    /// Which requests one replay has given.
+    /// Which requests replays have given, over all of them.
     pub replay_requests_bytes_max: usize,
     /// Over which time clients are told to come back, at a stop.
     pub move_ms: u64,

@@ -33,14 +33,21 @@ where
     request.map(Body::new)
 }
 
-/// The route whose requests last as long as their producer. It has limits of its own for their
-/// number, their memory and their silence.
+/// The route whose requests last as long as their producer.
 pub(super) const LASTING: &str = "/v1/ingest";
+
+/// Whether a request lasts as long as its client, or waits for something to come. It holds no place
+/// among the requests in flight, and has limits of its own: for producers their number, memory and
+/// silence, for streams `http.connections_max`, `live.streams_per_key_max` and the outbox.
+fn lasts(path: &str) -> bool {
+    let is_poll = path.starts_with("/v1/subscriptions/") && path.ends_with("/events");
+    path == LASTING || path == "/v1/stream" || is_poll
+}
 
 /// The deadline of the whole body, not the idle time between its pieces: a body that trickles
 /// would reset that for ever.
 async fn within_time(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    if request.uri().path() == LASTING {
+    if lasts(request.uri().path()) {
         return next.run(request).await;
     }
     let time = Duration::from_millis(gate.config.http.body_ms);
@@ -50,7 +57,7 @@ async fn within_time(State(gate): State<Arc<Gate>>, request: Request, next: Next
 /// One of `http.requests_in_flight_max`, or 503 at once; 413 at once for an announced body
 /// that is too large.
 async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    if request.uri().path() == LASTING {
+    if lasts(request.uri().path()) {
         return next.run(request).await;
     }
     let http = &gate.config.http;

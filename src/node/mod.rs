@@ -309,7 +309,8 @@ impl Node {
             for live in [&self.streams.live, &self.streams.test] {
                 live.hub().end_some(MOVE_STEPS + 1 - step, retry_ms);
             }
-            if self.streams.tasks.is_empty() {
+            let clients = [&self.streams.live, &self.streams.test].map(|live| live.hub().status().clients);
+            if clients == [0, 0] {
                 break;
             }
             tokio::time::sleep_until(begun + over * step / MOVE_STEPS).await;

@@ -21,6 +21,8 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const GONE_AFTER: Duration = Duration::from_secs(90);
 /// Acknowledgements that wait; above it the client's messages are not read.
 const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// Subscriptions that wait for what came before them.
+const REPLAYS_MAX: usize = 128;
 /// How long after its key the address of a connection says where subscriptions begin.
 const START_WITHIN: Duration = Duration::from_secs(10);
 
@@ -78,12 +80,15 @@ impl Served {
             self.set(&mut timer);
             let may_read = self.stream.subscriber().control_bytes() <= CONTROL_BYTES_MAX;
             let is_sending = wire.is_sending();
+            if is_sending && self.stall_at.is_none() {
+                self.watch(wire);
+            }
             tokio::select! {
                 biased;
                 driven = wire.drive(may_read) => match driven {
                     Driven::Heard(codec, bytes) => {
                         self.alive_at = Instant::now();
-                        if let Err(close) = self.hear(&bytes, codec) {
+                        if let Err(close) = self.hear(wire, &bytes, codec) {
                             return close;
                         }
                     }
@@ -131,13 +136,24 @@ impl Served {
             Some(Driven::Sent) => Ok(()),
             Some(ended @ Driven::Ended(_)) => Err(ended.into()),
             _ => {
-                self.stall_at = Some(Instant::now() + self.stall());
+                self.watch(wire);
                 Ok(())
             }
         }
     }
 
-    fn hear(&mut self, bytes: &[u8], codec: Codec) -> Result<(), Close> {
+    /// What is being sent must move from now on.
+    fn watch<IO: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<IO>) {
+        wire.watch();
+        self.stall_at = Some(Instant::now() + self.stall());
+    }
+
+    fn hear<IO: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<IO>,
+        bytes: &[u8],
+        codec: Codec,
+    ) -> Result<(), Close> {
         match self.session.hear(bytes, codec, self.stream.asked()) {
             Reaction::Tell(payload) => self.stream.subscriber().tell(payload),
             Reaction::Authenticate { .. } => {}
@@ -145,10 +161,13 @@ impl Served {
                 let start = match self.start_of(wish) {
                     Ok(start) => start,
                     Err(why) => {
-                        self.stream.subscriber().tell(message::error(self.codec, Code::InvalidSyntax));
-                        return Err(Close::With(POLICY, why));
+                        wire.send(self.codec, vec![message::error(self.codec, Code::InvalidSyntax)]);
+                        return Err(Close::Later(POLICY, why));
                     }
                 };
+                if self.stream.replays() >= REPLAYS_MAX {
+                    return Err(Close::Later(POLICY, "too many replays wait".to_owned()));
+                }
                 let codec = self.codec;
                 self.begins_by_time = matches!(start, Some(Start::Since(_)));
                 self.stream.subscribe(&more, start, |asked| Some(message::subscription(codec, asked)));

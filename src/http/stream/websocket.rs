@@ -169,23 +169,27 @@ impl Connection {
             wire.close(code, &reason);
         }
         _ = timeout(GOODBYE, finish(&mut wire)).await;
+        _ = timeout(GOODBYE, wire.shutdown()).await;
         metrics.live_connections.dec();
     }
 
     /// Until the client has shown a good key.
     async fn greet<IO: AsyncRead + AsyncWrite + Unpin>(self, wire: &mut Wire<IO>) -> Result<Served, Close> {
         let Self { app, live, codec, shown, ask } = self;
-        let config = &app.gate.config.live;
-        let mut session = Session::new(codec, config.symbols_per_connection_max);
+        let symbols_max = app.gate.config.live.symbols_per_connection_max;
+        let mut session = Session::new(codec, symbols_max);
         wire.send(codec, vec![message::success(codec, "connected")]);
         let refuse = |wire: &mut Wire<IO>, code: Code, reason: String| {
             wire.send(codec, vec![message::error(codec, code)]);
             Err(Close::Later(POLICY, reason))
         };
+        // What is read again after a start is history to whoever connects now.
+        _ = timeout(auth_time(&app), app.streams.live.caught_up()).await;
         let Some(live) = live else {
             return refuse(wire, Code::InsufficientSubscription, "there is no such feed".to_owned());
         };
-        let deadline = Instant::now() + Duration::from_millis(config.auth_ms);
+        let auth = auth_time(&app);
+        let mut deadline = Instant::now() + auth;
         let mut key = match shown {
             Shown::Key { id, secret } => Some((id, secret, true)),
             Shown::Nothing => None,
@@ -214,6 +218,7 @@ impl Connection {
                         }
                         Err(NotOpen::Told(code)) => {
                             wire.send(codec, vec![message::error(codec, code)]);
+                            deadline = Instant::now() + auth;
                         }
                         Err(NotOpen::Closed(close)) => return Err(close),
                     },
@@ -223,7 +228,8 @@ impl Connection {
                     }
                 }
             }
-            match timeout_at(deadline, wire.drive(true)).await {
+            let driven = wire.drive(!wire.is_sending());
+            match timeout_at(deadline, driven).await {
                 Err(_) => return refuse(wire, Code::AuthTimeout, "no key was shown in time".to_owned()),
                 Ok(Driven::Heard(of, bytes)) => match session.hear(&bytes, of, &Interest::default()) {
                     Reaction::Authenticate { key: id, secret } => key = Some(by_message(id, secret)),
@@ -235,6 +241,10 @@ impl Connection {
             }
         }
     }
+}
+
+fn auth_time(app: &App) -> Duration {
+    Duration::from_millis(app.gate.config.live.auth_ms)
 }
 
 /// The key of a message. Under two literal names the secret is a token.
