@@ -13,7 +13,7 @@ run: ## build the release binary and start the demo node: 500 synthetic symbols,
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env browser-env ## everything: units, properties, simulator, real nodes, foreign SDKs
+test: python-env browser-env sdk-env ## everything: units, properties, simulator, real nodes, foreign SDKs
 	cargo test --workspace --all-targets
 	cargo test --doc
 
@@ -45,6 +45,12 @@ python-env:
 
 browser-env:
 	scripts/browser-env
+.PHONY: python-env sdk-env
+python-env:
+	scripts/python-env
+
+sdk-env:
+	scripts/sdk-env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'

@@ -14,7 +14,7 @@ use super::message::{self, Code, Value, Wish};
 use super::session::{Reaction, Session};
 use super::websocket::{Close, POLICY, RESTART};
 use super::wire::{Driven, Wire};
-use crate::live::{Codec, Cursor, End, Gap, Next, Start, Stream, Taken, payload};
+use crate::live::{Codec, Cursor, End, Gap, GapReason, Next, Start, Stream, Taken, payload};
 
 /// A silent client is asked for a sign of life, and is gone when it gives none.
 const PING_AFTER: Duration = Duration::from_secs(30);
@@ -32,6 +32,8 @@ pub(super) struct Served {
     ext: bool,
     /// Where its subscriptions begin, and until when.
     start: Option<(Start, Instant)>,
+    /// It named a time to begin with, and not a cursor.
+    begins_by_time: bool,
     session: Session,
     stream: Stream,
     alive_at: Instant,
@@ -48,6 +50,7 @@ impl Served {
             app,
             codec: session.codec(),
             ext: ask.ext,
+            begins_by_time: false,
             start,
             session,
             stream,
@@ -114,10 +117,12 @@ impl Served {
                 payload(&pieces, self.codec)
             }
             Next::Gap(gap) if self.ext => vec![self.gap(&gap)],
+            // A time in the address of an SDK stays there: a stream begins as far back as it goes.
+            Next::Gap(gap) if gap.reason == GapReason::TooOld && self.begins_by_time => return Ok(()),
             Next::Gap(gap) => {
                 let from = text(gap.from);
                 let why = format!("ticks since {from} are lost to this stream; read them from history");
-                return Err(Close::With(POLICY, why));
+                return Err(Close::Later(POLICY, why));
             }
             Next::End(end) => return Err(self.end(wire, end)),
         };
@@ -145,6 +150,7 @@ impl Served {
                     }
                 };
                 let codec = self.codec;
+                self.begins_by_time = matches!(start, Some(Start::Since(_)));
                 self.stream.subscribe(&more, start, |asked| Some(message::subscription(codec, asked)));
             }
             Reaction::Unsubscribe(less) => {

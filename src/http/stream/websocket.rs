@@ -79,7 +79,9 @@ fn upgrade(
         return Err(ApiError::new(StatusCode::FORBIDDEN, message).with("reason", "origin"));
     }
     let ask = Ask::read(request.uri().query(), app.reader.keyring());
+    // An address that is wrong stays wrong: SDKs give up at a 4xx, and that is right here.
     let ask = start.and_then(|start| ask.map(|ask| Ask { start: start.or(ask.start.clone()), ..ask }));
+    let ask = ask.map_err(|why| ApiError::bad_request(why).with("reason", "address"))?;
     let feeds = &app.gate.config.live.feeds;
     let live = match feed {
         TEST_FEED => Some(&app.streams.test),
@@ -127,7 +129,7 @@ struct Connection {
     live: Option<Arc<Live>>,
     codec: Codec,
     shown: Shown,
-    ask: Result<Ask, String>,
+    ask: Ask,
 }
 
 /// Why a connection ends.
@@ -136,6 +138,8 @@ pub(super) enum Close {
     Gone,
     /// With this code and reason.
     With(u16, String),
+    /// The same after a while: clients that come again at once cost less.
+    Later(u16, String),
 }
 
 impl From<Driven> for Close {
@@ -156,7 +160,11 @@ impl Connection {
             Ok(served) => Box::pin(served.run(&mut wire)).await,
             Err(close) => close,
         };
-        if let Close::With(code, reason) = close {
+        if let Close::Later(..) = close {
+            _ = timeout(REFUSED_PAUSE, finish(&mut wire)).await;
+            sleep(REFUSED_PAUSE).await;
+        }
+        if let Close::With(code, reason) | Close::Later(code, reason) = close {
             metrics.live_closed.with_label_values(&[&code.to_string()]).inc();
             wire.close(code, &reason);
         }
@@ -172,11 +180,7 @@ impl Connection {
         wire.send(codec, vec![message::success(codec, "connected")]);
         let refuse = |wire: &mut Wire<IO>, code: Code, reason: String| {
             wire.send(codec, vec![message::error(codec, code)]);
-            Err(Close::With(POLICY, reason))
-        };
-        let ask = match ask {
-            Ok(ask) => ask,
-            Err(why) => return refuse(wire, Code::InvalidSyntax, why),
+            Err(Close::Later(POLICY, reason))
         };
         let Some(live) = live else {
             return refuse(wire, Code::InsufficientSubscription, "there is no such feed".to_owned());
@@ -215,9 +219,7 @@ impl Connection {
                     },
                     Err(code) => {
                         wire.send(codec, vec![message::error(codec, code)]);
-                        _ = timeout(REFUSED_PAUSE, finish(wire)).await;
-                        sleep(REFUSED_PAUSE).await;
-                        return Err(Close::With(POLICY, "the key was refused".to_owned()));
+                        return Err(Close::Later(POLICY, "the key was refused".to_owned()));
                     }
                 }
             }
