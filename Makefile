@@ -13,7 +13,7 @@ run: ## build the release binary and start the demo node: 500 synthetic symbols,
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env ## everything: units, properties, simulator, real nodes, foreign SDKs
+test: python-env browser-env sdk-env ## everything: units, properties, simulator, real nodes, foreign SDKs
 	cargo test --workspace --all-targets
 	cargo test --doc
 
@@ -22,9 +22,10 @@ check: ## formatting, lints and documentation, without a warning
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
-test-real: python-env ## import the data sets in DATA through HTTP and check them: make test-real DATA=folder
+test-real: python-env ## import and replay the data sets in DATA and check them: make test-real DATA=folder
 	cargo build --release --bin tapeline
 	$(PYTHON) tests/real/check.py --binary target/release/tapeline --data $(DATA)
+	$(PYTHON) tests/real/live.py --binary target/release/tapeline --data $(DATA)
 
 bench-live: ## thousands of stream clients against a release node, beside Redis, nginx and send(2)
 	scripts/bench-packages
@@ -38,9 +39,18 @@ sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 fmt: ## format the source
 	cargo fmt --all
 
-.PHONY: python-env
+.PHONY: python-env browser-env
 python-env:
 	scripts/python-env
+
+browser-env:
+	scripts/browser-env
+.PHONY: python-env sdk-env
+python-env:
+	scripts/python-env
+
+sdk-env:
+	scripts/sdk-env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'

@@ -9,7 +9,7 @@ use anyhow::bail;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::system::{cpu_of, now};
+use crate::system::{Cpu, now};
 use crate::wire;
 
 /// What an answer is.
@@ -56,13 +56,13 @@ pub(crate) fn per_core_second(
         sockets.push((socket, Vec::new()));
     }
     let mut buffer = vec![0; 1 << 16];
-    let (mut answered, mut before) = (0_u64, 0);
+    let (mut answered, mut before) = (0_u64, Cpu::default());
     let (warm, mut begun) = (now() + 500_000_000, false);
     let until = warm + (seconds * 1e9) as u64;
     let mut started = vec![false; connections];
     while now() < until {
         if !begun && now() >= warm {
-            (begun, answered, before) = (true, 0, cpu_of(pid));
+            (begun, answered, before) = (true, 0, Cpu::of(pid));
         }
         poll.poll(&mut events, Some(Duration::from_millis(20)))?;
         for event in &events {
@@ -79,7 +79,7 @@ pub(crate) fn per_core_second(
             }
         }
     }
-    let spent = cpu_of(pid).saturating_sub(before);
+    let spent = Cpu::of(pid).since(before).all();
     if answered == 0 || spent == 0 {
         bail!("nothing was answered");
     }

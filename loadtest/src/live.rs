@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use crate::node::{Access, Node};
 use crate::publish::{Publishing, to_node};
 use crate::readers::{Audit, Readers, Refused, Schedule, Speaks, Stream};
-use crate::system::{Cores, cpu_of, now, raise_files, thread_cpu};
+use crate::system::{Cores, Cpu, now, raise_files, thread_cpu};
 use crate::{report, rows};
 
 /// What is run.
@@ -89,7 +89,7 @@ pub(crate) struct Bench {
 pub(crate) struct Run {
     pub(crate) deliveries: u64,
     /// Processor time of the server.
-    pub(crate) server: u64,
+    pub(crate) server: Cpu,
     /// What this thread could have read in a second of its processor.
     pub(crate) ceiling: f64,
     /// Milliseconds from the scheduled instant: median and 99th percentile of all deliveries.
@@ -102,18 +102,20 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn per_core_second(&self) -> f64 {
-        self.deliveries as f64 * 1e9 / self.server.max(1) as f64
+        self.deliveries as f64 * 1e9 / self.server.all().max(1) as f64
     }
 
     /// Microseconds of the server's processor a delivery.
     pub(crate) fn cost(&self) -> f64 {
-        self.server as f64 / 1e3 / self.deliveries.max(1) as f64
+        self.server.all() as f64 / 1e3 / self.deliveries.max(1) as f64
     }
 
-    /// For a note: what the generator could take, and what was wrong.
+    /// For a note: how much of the server's time is its own, what the generator could take, and
+    /// what was wrong.
     pub(crate) fn note(&self) -> String {
         let Audit { lost, repeated, disordered, other_order, closed, .. } = self.audit;
-        let mut note = format!("generator {:.0} k/s", self.ceiling / 1e3);
+        let share = self.server.user as f64 * 100.0 / self.server.all().max(1) as f64;
+        let mut note = format!("{share:.0} % user, generator {:.0} k/s", self.ceiling / 1e3);
         if !self.audit.is_clean() || closed > 0 {
             note.push_str(&format!(
                 ", lost {lost}, twice {repeated}, out of order {disordered}, other order {other_order}, closed {closed}"
@@ -134,13 +136,13 @@ pub(crate) fn measure(
     readers.begin(schedule);
     let publishing = publish()?;
     readers.pump(schedule.start.saturating_sub(20_000_000))?;
-    let (server, own) = (cpu_of(pid), thread_cpu());
+    let (server, own) = (Cpu::of(pid), thread_cpu());
     while now() < schedule.last() {
         readers.pump((now() + 10_000_000).min(schedule.last()))?;
         each(readers)?;
     }
     readers.finish(schedule.last() + DRAIN)?;
-    let (server, own) = (cpu_of(pid).saturating_sub(server), thread_cpu().saturating_sub(own));
+    let (server, own) = (Cpu::of(pid).since(server), thread_cpu().saturating_sub(own));
     if let Some(publishing) = publishing {
         publishing.join()?;
     }
@@ -209,7 +211,12 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
         None => tempfile::tempdir()?,
     };
     let folder = temporary.path().to_path_buf();
-    let node = Node::start(&args.binary, &folder.join("node"), &args.sets, cores)?;
+    let mut sets = args.sets.clone();
+    if args.profile == Profile::Smoke {
+        // A reader can drop as soon as it has a cursor.
+        sets.push("live.heartbeat_ms=500".to_owned());
+    }
+    let node = Node::start(&args.binary, &folder.join("node"), &sets, cores)?;
     println!(
         "node on core {}, load on core {}, {files} files, {}",
         cores.server,

@@ -82,22 +82,37 @@ fn bind(core: usize) -> anyhow::Result<()> {
     sched_setaffinity(None, &set).context("this process cannot choose its processor")
 }
 
-/// Processor time of a process and of its children that run, user and system.
-pub(crate) fn cpu_of(pid: u32) -> u64 {
-    /// A tick of the kernel's count, on every Linux.
-    const TICK: u64 = 10_000_000;
-    let own = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|text| ticks_of(&text));
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let children: u64 = list.split_whitespace().filter_map(|child| child.parse().ok()).map(cpu_of).sum();
-    own.unwrap_or(0) * TICK + children
+/// Processor time of a process, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cpu {
+    pub(crate) user: u64,
+    pub(crate) system: u64,
 }
 
-/// Fields 14 and 15, counted from behind the name, which may hold anything.
-fn ticks_of(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let mut next = || fields.next()?.parse::<u64>().ok();
-    Some(next()? + next()?)
+impl Cpu {
+    pub(crate) fn of(pid: u32) -> Self {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        Self::read(&stat).unwrap_or_default()
+    }
+
+    /// Fields 14 and 15, counted from behind the name, which may hold anything.
+    fn read(stat: &str) -> Option<Self> {
+        /// A tick of the kernel's count, on every Linux.
+        const TICK: u64 = 10_000_000;
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace().skip(11);
+        let mut next = || Some(fields.next()?.parse::<u64>().ok()? * TICK);
+        Some(Self { user: next()?, system: next()? })
+    }
+
+    pub(crate) const fn since(self, before: Self) -> Self {
+        let user = self.user.saturating_sub(before.user);
+        Self { user, system: self.system.saturating_sub(before.system) }
+    }
+
+    pub(crate) const fn all(self) -> u64 {
+        self.user + self.system
+    }
 }
 
 /// Resident memory of a process.
@@ -145,11 +160,11 @@ mod tests {
     #[test]
     fn processor_time_is_read_behind_any_name() {
         let stat = "12 (a) b) S 1 2 3 4 5 6 7 8 9 10 300 45 0 0 20";
-        assert_eq!(ticks_of(stat), Some(345));
-        let before = cpu_of(std::process::id());
+        assert_eq!(Cpu::read(stat), Some(Cpu { user: 3_000_000_000, system: 450_000_000 }));
+        let before = Cpu::of(std::process::id()).all();
         let until = now() + 50_000_000;
         while now() < until {}
-        assert!(cpu_of(std::process::id()) > before);
+        assert!(Cpu::of(std::process::id()).all() > before);
         assert!(resident_of(std::process::id()) > 1 << 20);
     }
 }

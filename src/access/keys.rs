@@ -147,6 +147,7 @@ impl Keys {
     }
 
     /// Whether a key that was good still is.
+    /// Whether a key that was admitted before still is good.
     #[must_use]
     pub fn is_live(&self, id: &str, now: Nanos) -> bool {
         self.known.load().get(id).is_some_and(|entry| entry.row.is_live(now))
@@ -458,7 +459,8 @@ mod tests {
         // The clock has stepped back meanwhile: the revocation still is the later version.
         let row = keys.revoke(&new.row.id, &Actor::operator(), NOW.plus(-Nanos::HOUR)).await.unwrap();
         assert!(row.revoked.is_some());
-        assert!(admitted(&keys, &new, NOW).is_err());
+        assert!(admitted(&keys, &new, NOW).is_err() && !keys.is_live(&new.row.id, NOW));
+        assert!(elsewhere.is_live(&new.row.id, NOW) && !elsewhere.is_live("TLX", NOW));
         elsewhere.refresh().await.unwrap();
         assert!(admitted(&elsewhere, &new, NOW).is_err());
         let again = keys.revoke(&new.row.id, &Actor::operator(), NOW).await.unwrap();

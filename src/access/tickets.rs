@@ -123,13 +123,22 @@ impl Tickets {
         let issued = Issued::decode(&payload).filter(|issued| now < issued.ends);
         let issued = issued.ok_or(TicketError::Denied)?;
         let admitted = self.keys.vouched(&issued.key_id, now)?;
-        self.make_room(issued.ends.plus(CLOCKS_APART), now)?;
+        let ticket = Ticket { id: issued.id, key_id: issued.key_id.clone() };
+        if admitted.1.retry_after_s.is_some() {
+            // Its key comes too often: the caller refuses, and the ticket stays good.
+            return Ok((ticket, admitted));
+        }
+        let until = issued.ends.plus(CLOCKS_APART);
+        self.make_room(until, now)?;
         let (part, key) = (issued.region.as_str(), issued.row_key());
         let body = self.keyring.seal(&record_seal_key(Space::Tickets, part, &key, 1), &issued.encode());
         let record = Record { key, version: 1, body };
         match self.records.put_if(Space::Tickets, part, record, 0).await {
-            Ok(true) => Ok((Ticket { id: issued.id, key_id: issued.key_id }, admitted)),
-            Ok(false) => Err(TicketError::Denied),
+            Ok(true) => Ok((ticket, admitted)),
+            Ok(false) => {
+                self.give_back(until);
+                Err(TicketError::Denied)
+            }
             Err(error) => Err(TicketError::Access(AccessError::Store(error))),
         }
     }
@@ -162,6 +171,25 @@ impl Tickets {
             return Err(Denied);
         }
         self.keys.vouched(std::str::from_utf8(key_id).map_err(|_| Denied)?, now)
+    }
+
+    /// Which ticket a text is, also one that was used or has ended: a cursor that names the same
+    /// one was sent on the stream that it opened.
+    ///
+    /// # Errors
+    /// [`Denied`] where it is none.
+    pub fn name_of(&self, text: &str) -> Result<Ticket, Denied> {
+        let payload = self.keyring.open_token(TICKET_PREFIX, text).map_err(|_| Denied)?;
+        let issued = Issued::decode(&payload).ok_or(Denied)?;
+        Ok(Ticket { id: issued.id, key_id: issued.key_id })
+    }
+
+    /// No row was written after all.
+    fn give_back(&self, until: Nanos) {
+        let mut rows = self.rows.lock();
+        if let Some(at) = rows.iter().rposition(|row| *row == until) {
+            rows.remove(at);
+        }
     }
 
     fn make_room(&self, until: Nanos, now: Nanos) -> Result<(), TicketError> {

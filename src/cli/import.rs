@@ -19,8 +19,9 @@ const IN_FLIGHT_MAX: u16 = 64;
 /// Import a file of ticks into history
 ///
 /// Lines are posted by their numbers: an import that was interrupted is simply started again,
-/// and a file that was imported or replayed before adds nothing. What the node refuses is
-/// listed by line; the exit status is 1 where something was refused or could not be sent.
+/// and a file that was imported or replayed before adds nothing. Ticks without an exchange's
+/// number are known by the content of their file: an edited or grown file is another one. What
+/// the node refuses is listed by line; the exit status is 1 where something was refused or could not be sent.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help())]
 pub(super) struct ImportArgs {

@@ -201,6 +201,9 @@ fn listed(keys: &KeysOut, json: bool) -> Result<String, CliError> {
     for key in &keys.keys {
         let state = match (&key.revoked, &key.expires) {
             (Some(time), _) => format!("revoked {time}"),
+            (None, Some(time)) if Nanos::parse(time.as_bytes()).is_ok_and(|time| time <= now()) => {
+                format!("ended {time}")
+            }
             (None, Some(time)) => format!("until {time}"),
             (None, None) => "live".to_owned(),
         };

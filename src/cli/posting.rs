@@ -374,10 +374,7 @@ impl Tally {
         let Self { unit, entries, accepted, refused, .. } = self;
         let rate = super::progress::rate(*entries, took, unit);
         let mut text = format!("{verb} {entries} {unit} in {} ms ({rate})\n", took.as_millis());
-        text.push_str(&format!(
-            "accepted {accepted}, of which those that the node had already add nothing\n"
-        ));
-        text.push_str(&format!("refused {refused}\n"));
+        text.push_str(&format!("accepted {accepted}, refused {refused}\n"));
         for line in &self.shown {
             text.push_str(&format!("  {line}\n"));
         }

@@ -186,8 +186,19 @@ async fn print(
         }
     }
     progress.finish();
+    if printed == 0 {
+        progress.note(&nothing(args));
+    }
     printer.finish(out)?;
     Ok(out.flush()?)
+}
+
+/// That nothing was found, and where else it may be.
+fn nothing(args: &QueryArgs) -> String {
+    let (what, symbols) = (args.kind.name(), args.symbols.join(", "));
+    let since = args.start.as_deref().map_or("today".to_owned(), |start| format!("since {start}"));
+    let next = if args.start.is_none() { "; --start DATE asks for more" } else { "" };
+    format!("no {what} of {symbols} {since}{next}")
 }
 
 /// The path and query of a page.

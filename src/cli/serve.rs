@@ -16,7 +16,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{CliError, KeyPair, NodeFile, ReadyKeys, ServeArgs, print};
 use crate::access::NewKey;
 use crate::config::{Config, Loaded};
+use crate::node::storage::StorageError;
 use crate::node::{Listeners, Node, PairAccount, StartError, key_pair};
+use crate::store::StoreErrorKind;
 use crate::telemetry::logs;
 
 /// Runs `tapeline serve`.
@@ -174,12 +176,20 @@ fn pair(key: NewKey) -> KeyPair {
 
 impl From<StartError> for CliError {
     fn from(error: StartError) -> Self {
+        let is_damage = match &error {
+            StartError::Tapes(error) | StartError::Storage(StorageError::Store(error)) => {
+                error.kind == StoreErrorKind::Corrupt
+            }
+            StartError::Access(_) => true,
+            _ => false,
+        };
         let next = match &error {
             StartError::Io { .. } => {
                 "another process may use the address; choose one with --listen and --admin-listen"
             }
             StartError::Tls(_) => "`tapeline cert --out DIR` makes a pair of files for development",
-            _ => "`tapeline verify` walks what is stored and names what is damaged",
+            _ if is_damage => "`tapeline verify` walks what is stored and names what is damaged",
+            _ => return Self::failed(error.to_string()),
         };
         Self::failed(error.to_string()).next(next)
     }

@@ -136,6 +136,18 @@ pub struct Ingest {
     pub future_ms: u64,
     /// After this an unanswered request is told that its outcome is unknown.
     pub answer_ms: u64,
+    /// Producers that stay connected.
+    pub streams_max: usize,
+    /// Bytes of one of them that are not acknowledged.
+    pub window_bytes_max: usize,
+    /// Lines of one batch of them.
+    pub batch_lines_max: usize,
+    /// Bytes of one batch of them.
+    pub batch_bytes_max: usize,
+    /// How long lines are gathered for a batch while another is under way.
+    pub batch_linger_ms: u64,
+    /// Silence after which one of them is ended.
+    pub stream_idle_ms: u64,
 }
 
 /// The tape: writer, follower, tail.
@@ -234,7 +246,7 @@ pub struct Live {
     pub scans_max: usize,
     /// Frames that they have read.
     pub scan_cache_bytes_max: usize,
-    /// Which requests one replay has given.
+    /// Which requests replays have given, over all of them.
     pub replay_requests_bytes_max: usize,
     /// Over which time clients are told to come back, at a stop.
     pub move_ms: u64,

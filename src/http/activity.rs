@@ -3,12 +3,13 @@
 //! A socket that takes no bytes is seen by who writes to it. An HTTP/2 peer can hold answers
 //! back without that: it gives its streams no window, and answers pings. So each answer tells
 //! its connection when a piece of it was taken, and the connection looks at the one that has
-//! waited longest.
+//! waited longest. An answer that lasts, and has nothing to give at the moment, does not count
+//! until it has.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -88,6 +89,31 @@ impl Exchange {
     fn moved(&self) {
         self.activity.0.lock().under_way.insert(self.number, Some(Instant::now()));
     }
+
+    /// All of the answer that is there was taken: more is waited for here, not at the peer.
+    /// Once the waker is woken there is more, and the peer has to take it.
+    fn waits(&self, waker: &Waker) -> Waker {
+        self.activity.0.lock().under_way.insert(self.number, None);
+        let (activity, number) = (Arc::clone(&self.activity), self.number);
+        Waker::from(Arc::new(More { activity, number, waker: waker.clone() }))
+    }
+}
+
+/// Tells a connection that an answer has more to give, and wakes who sends it.
+struct More {
+    activity: Arc<Activity>,
+    number: u64,
+    waker: Waker,
+}
+
+impl Wake for More {
+    fn wake(self: Arc<Self>) {
+        // The answer may be gone by now.
+        if let Some(since) = self.activity.0.lock().under_way.get_mut(&self.number) {
+            since.get_or_insert_with(Instant::now);
+        }
+        self.waker.wake_by_ref();
+    }
 }
 
 impl Drop for Exchange {
@@ -134,7 +160,15 @@ impl<H: Unpin> HttpBody for AnswerBody<H> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(self.piece())));
         }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = match (&self.exchange, polled) {
+            (Some(exchange), Poll::Pending) => {
+                let waker = exchange.waits(cx.waker());
+                Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker))
+            }
+            (_, polled) => polled,
+        };
+        let frame = ready!(polled);
         Poll::Ready(frame.map(|frame| {
             let data = match frame?.into_data() {
                 Ok(data) => data,
@@ -185,6 +219,32 @@ mod tests {
         assert_eq!(activity.due(STALL, IDLE), Some((Instant::now() + STALL, Overdue::Stalled)));
         drop(second);
         assert_eq!(activity.due(STALL, IDLE), Some((Instant::now() + IDLE, Overdue::Idle)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_has_nothing_to_give_yet_is_not_stalled() {
+        let activity = Arc::new(Activity::default());
+        let (give, mut pieces) = tokio::sync::mpsc::channel::<Bytes>(1);
+        let stream = futures::stream::poll_fn(move |cx| {
+            pieces.poll_recv(cx).map(|piece| piece.map(Ok::<_, std::io::Error>))
+        });
+        let mut body = AnswerBody::new(Body::from_stream(stream), Some(activity.begin()), ());
+        assert!(matches!(activity.due(STALL, IDLE), Some((_, Overdue::Stalled))), "its head is to be taken");
+        assert!(futures::poll!(Box::pin(body.frame())).is_pending());
+        assert_eq!(activity.due(STALL, IDLE), None);
+        tokio::time::advance(STALL * 2).await;
+        give.send(Bytes::from_static(b"piece")).await.unwrap();
+        assert_eq!(
+            activity.due(STALL, IDLE),
+            Some((Instant::now() + STALL, Overdue::Stalled)),
+            "it is to be taken, also where nobody looks for it"
+        );
+        assert!(body.frame().await.is_some());
+        assert_eq!(activity.due(STALL, IDLE), Some((Instant::now() + STALL, Overdue::Stalled)));
+        assert!(futures::poll!(Box::pin(body.frame())).is_pending());
+        drop(body);
+        drop(give);
+        assert!(matches!(activity.due(STALL, IDLE), Some((_, Overdue::Idle))), "a late wake counts nothing");
     }
 
     #[tokio::test(start_paused = true)]

@@ -58,7 +58,9 @@ pub(super) async fn by_ticket(
     cursor: Option<&Cursor>,
 ) -> Result<(Arc<Identity>, Ticket), ApiError> {
     let now = (gate.clock)();
-    let known = cursor.and_then(|cursor| cursor.ticket.clone()).map(|(id, key_id)| Ticket { id, key_id });
+    let named = cursor.and_then(|cursor| cursor.ticket.clone()).map(|(id, key_id)| Ticket { id, key_id });
+    // The cursor alone is no credential: clients keep it as what it is, a place.
+    let known = named.filter(|named| gate.tickets.name_of(ticket).is_ok_and(|shown| shown == *named));
     let (ticket, (identity, allowance)) = match known {
         Some(ticket) => {
             let admitted = gate.tickets.recognise(&ticket, now);

@@ -138,6 +138,12 @@ impl ApiError {
         self.details.iter().find(|(name, _)| *name == "reason").and_then(|(_, value)| value.as_str())
     }
 
+    /// Whether what was asked may have happened.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.details.iter().any(|(name, value)| *name == "outcome" && value == "unknown")
+    }
+
     /// The envelope.
     pub(super) fn body(&self) -> String {
         let mut body = Map::new();

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use rand::TryRng as _;
 use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::compression::predicate::{DefaultPredicate, Predicate as _, SizeAbove};
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tracing::Instrument as _;
 
@@ -32,6 +32,9 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const REQUEST_ID_CHARACTERS_MAX: usize = 64;
 /// More than any plain text that a library answers by itself.
 const PLAIN_BYTES_MAX: usize = 4_096;
+
+/// Lines that go out one by one: compressed they would wait for each other.
+const LINES: NotForContentType = NotForContentType::const_new("application/x-ndjson");
 
 /// The headers that every answer has, unless its handler set them.
 const ALWAYS: [(HeaderName, HeaderValue); 4] = [
@@ -82,7 +85,7 @@ pub fn guarded(routes: Router, gate: Arc<Gate>, door: Door) -> Router {
         .layer(
             CompressionLayer::new()
                 .quality(CompressionLevel::Fastest)
-                .compress_when(DefaultPredicate::new().and(size)),
+                .compress_when(DefaultPredicate::new().and(size).and(LINES)),
         )
         .layer(option_layer(cors))
         .layer(middleware::from_fn_with_state(gate, observe))

@@ -10,7 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use tokio::sync::OwnedSemaphorePermit;
-use tower_http::timeout::RequestBodyDeadlineLayer;
+use tower_http::timeout::DeadlineBody;
 
 use super::Gate;
 use super::error::ApiError;
@@ -21,9 +21,7 @@ pub(super) fn limited(routes: Router, gate: &Arc<Gate>) -> Router {
     routes
         .layer(DefaultBodyLimit::max(http.body_bytes_max))
         .layer(middleware::map_request(with_axum_body))
-        // The deadline of the whole body, not the idle time between its pieces: a body that
-        // trickles would reset that for ever.
-        .layer(RequestBodyDeadlineLayer::new(Duration::from_millis(http.body_ms)))
+        .layer(middleware::from_fn_with_state(Arc::clone(gate), within_time))
         .layer(middleware::from_fn_with_state(Arc::clone(gate), admit))
 }
 
@@ -35,9 +33,33 @@ where
     request.map(Body::new)
 }
 
+/// The route whose requests last as long as their producer.
+pub(super) const LASTING: &str = "/v1/ingest";
+
+/// Whether a request lasts as long as its client, or waits for something to come. It holds no place
+/// among the requests in flight, and has limits of its own: for producers their number, memory and
+/// silence, for streams `http.connections_max`, `live.streams_per_key_max` and the outbox.
+fn lasts(path: &str) -> bool {
+    let is_poll = path.starts_with("/v1/subscriptions/") && path.ends_with("/events");
+    path == LASTING || path == "/v1/stream" || is_poll
+}
+
+/// The deadline of the whole body, not the idle time between its pieces: a body that trickles
+/// would reset that for ever.
+async fn within_time(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    if lasts(request.uri().path()) {
+        return next.run(request).await;
+    }
+    let time = Duration::from_millis(gate.config.http.body_ms);
+    next.run(request.map(|body| Body::new(DeadlineBody::new(time, body)))).await
+}
+
 /// One of `http.requests_in_flight_max`, or 503 at once; 413 at once for an announced body
 /// that is too large.
 async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    if lasts(request.uri().path()) {
+        return next.run(request).await;
+    }
     let http = &gate.config.http;
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);

@@ -46,6 +46,7 @@ mod bare;
 pub mod cors;
 pub mod error;
 mod inflate;
+pub mod ingest;
 pub mod layers;
 pub mod limits;
 pub mod openapi;
@@ -145,6 +146,8 @@ pub struct App {
     pub subs: Arc<Subs>,
     /// The day's activity.
     pub screener: Arc<Screener>,
+    /// Producers that stay connected.
+    pub producers: ingest::Producers,
 }
 
 /// The hubs of the feeds, and the tasks of the connections.
@@ -167,7 +170,8 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(stream::routes())
         .merge(subs::routes())
         .merge(receipts::routes())
-        .merge(udf::routes());
+        .merge(udf::routes())
+        .merge(ingest::routes());
     let routes = routes.with_state(app).merge(ticket::routes(Arc::clone(&gate))).merge(openapi::routes());
     layers::guarded(routes, gate, layers::Door::Public)
 }

@@ -6,6 +6,8 @@
 //! | 200 `"outcome":"unknown"` | as far as is known the same; more may be stored: it is under way, or ended without knowing. The same request again is safe and tells |
 //! | 404 `not_seen` | nothing of it was stored since `remembered_since`; before that it may have been |
 //!
+//! With `stream=true` the key is that of `POST /v1/ingest`, and positions are numbers of lines.
+//!
 //! A request of which no tick was good has stored nothing, and is not seen. The memory is this
 //! node's: it begins with its start, reaches back `tape.requests_minutes` at most, and less where
 //! `tape.requests_bytes_max` cuts it short; `remembered_since` says how far.
@@ -13,15 +15,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::auth::Producer;
-use super::params::{IDEMPOTENCY_KEY, named};
+use super::params::{IDEMPOTENCY_KEY, Params, named};
 use super::{ApiError, ApiResult, App};
-use crate::ingest::Standing;
+use crate::ingest::{KeyOf, Standing};
 use crate::market::Nanos;
 
 /// Positions that an answer tells.
@@ -64,9 +66,13 @@ async fn receipt(
     Producer(identity): Producer,
     State(app): State<Arc<App>>,
     Path(key): Path<String>,
+    RawQuery(query): RawQuery,
 ) -> ApiResult<Json<ReceiptOut>> {
+    let params = Params::decode(query.as_deref())?;
+    params.only(&["stream"])?;
+    let of = if params.switch("stream")? { KeyOf::Stream } else { KeyOf::Request };
     let key = named(IDEMPOTENCY_KEY, &key)?;
-    let standing = app.intake.standing(&identity.account, &key);
+    let standing = app.intake.standing(&identity.account, &key, of);
     let minutes = app.gate.config.tape.requests_minutes;
     told(key, &standing, (app.gate.clock)(), minutes).map(Json)
 }

@@ -43,6 +43,13 @@ pub enum RequestName {
         /// The number of the first line in this request.
         first: u32,
     },
+    /// Lines of a connection that stays, by their numbers.
+    Stream {
+        /// The producer's name for what it sends, over all its connections.
+        key: String,
+        /// The number of the first line in this batch.
+        first: u32,
+    },
 }
 
 /// What the client asks for.
@@ -105,6 +112,15 @@ pub enum Fate {
     TooLarge(tape::Refusal),
 }
 
+/// What a key names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyOf {
+    /// One request (`Idempotency-Key`).
+    Request,
+    /// The lines of connections that stay.
+    Stream,
+}
+
 /// What became of a request, as far as this node knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -162,10 +178,27 @@ impl Intake {
         self.admission.held()
     }
 
-    /// What became of the request that an account named by an `Idempotency-Key`.
+    /// A share of the budget for what a caller holds before it begins a request.
+    ///
+    /// # Errors
+    /// [`TakeError::Full`].
+    pub fn share(&self) -> Result<Share, TakeError> {
+        Ok(self.admission.admit(0)?)
+    }
+
+    /// The most bytes of a tick as it is written.
     #[must_use]
-    pub fn standing(&self, account: &str, key: &str) -> Standing {
-        let request = RequestKey::of_idempotency_key(account, key);
+    pub const fn tick_bytes_max(&self) -> usize {
+        self.config.limits.tick_bytes_max
+    }
+
+    /// What became of what an account sent under a key.
+    #[must_use]
+    pub fn standing(&self, account: &str, key: &str, of: KeyOf) -> Standing {
+        let request = match of {
+            KeyOf::Request => RequestKey::of_idempotency_key(account, key),
+            KeyOf::Stream => RequestKey::of_stream(account, key),
+        };
         // The claim first: a request that ends meanwhile is in the memory by then.
         let is_open = self.claims.is_open(request);
         let Memory { receipt, reaches_back_ms } = self.tape.memory(request);
@@ -180,7 +213,7 @@ impl Intake {
     pub fn begin(&self, request: Request, now: Nanos) -> Result<Taking<'_>, TakeError> {
         let share = self.admission.admit(request.expected_bytes)?;
         let first = match &request.name {
-            RequestName::Lines { first, .. } => *first,
+            RequestName::Lines { first, .. } | RequestName::Stream { first, .. } => *first,
             RequestName::Body | RequestName::Key(_) => 0,
         };
         let sorting = Sorting {
@@ -328,6 +361,7 @@ fn names(request: &Request, digest: &[u8; 32]) -> (RequestKey, BodyHash) {
         RequestName::Lines { key, digest, .. } => {
             (RequestKey::of_lines(account, key, digest), BodyHash::LINES)
         }
+        RequestName::Stream { key, .. } => (RequestKey::of_stream(account, key), BodyHash::LINES),
     }
 }
 

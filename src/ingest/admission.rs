@@ -76,6 +76,12 @@ impl Share {
         self.used = self.used.min(bytes);
     }
 
+    /// What its refusal says.
+    #[must_use]
+    pub const fn full(&self) -> Full {
+        Full { max: self.budget.max }
+    }
+
     fn hold(&mut self, bytes: usize) -> Result<(), Full> {
         let max = self.budget.max;
         let add = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= max);

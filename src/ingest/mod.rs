@@ -8,7 +8,7 @@
 //! - **Verdicts.** A bad tick is refused by name and the others go on. A verdict depends on the
 //!   tick, the static rules of [`verdict`] and, for the bound on the future, the time.
 //! - **Identity.** The request's key is its `Idempotency-Key`, or the file that numbered lines
-//!   name, or else the hash of its body. A tick's index is its position in the body (of numbered
+//!   name, or the stream of a connection that stays, or else the hash of its body. A tick's index is its position in the body (of numbered
 //!   lines: its line in the file), whatever became of the ticks before it, so that a repeated
 //!   request makes the same ticks. A key stands for one body from before the first of them is
 //!   appended ([`claims`]): with another it is refused, with the same it is a repetition.
@@ -22,6 +22,7 @@
 
 mod admission;
 mod claims;
+mod lines;
 pub mod verdict;
 mod accept;
 
@@ -31,9 +32,10 @@ use crate::market::{RequestKey, Row};
 use crate::tape::{BodyHash, Receipt, Refusal, Remembered, WaitToken};
 
 pub use accept::{
-    Answer, Fate, Intake, IntakeConfig, Options, Request, RequestName, Standing, TakeError, Taking,
+    Answer, Fate, Intake, IntakeConfig, KeyOf, Options, Request, RequestName, Standing, TakeError, Taking,
 };
 pub use admission::{Admission, Full, Share};
+pub use lines::{BatchLimits, Cut, Lines, LinesError};
 
 /// The prefix of the token by which an acknowledged request can be waited for.
 pub const POSITION_PREFIX: &str = "w1.";

@@ -134,23 +134,27 @@ async fn a_standing_says_what_is_stored_and_what_may_be() {
     let key = || request(RequestName::Key("k".to_owned()), Options::default());
     let bench = Bench::new(MemoryTape::default());
     let unseen = Standing { stored: Vec::new(), is_open: false, reaches_back_ms: 5 };
-    assert_eq!(bench.intake.standing("acme", "k"), unseen);
+    assert_eq!(bench.intake.standing("acme", "k", KeyOf::Request), unseen);
     bench.post(key(), &lines(&["1", "0", "2"])).await.unwrap();
     let stored = Standing { stored: vec![0..1, 2..3], ..unseen.clone() };
-    assert_eq!(bench.intake.standing("acme", "k"), stored);
-    assert_eq!(bench.intake.standing("other", "k"), unseen, "another account has none");
+    assert_eq!(bench.intake.standing("acme", "k", KeyOf::Request), stored);
+    assert_eq!(bench.intake.standing("other", "k", KeyOf::Request), unseen, "another account has none");
+    assert_eq!(bench.intake.standing("acme", "k", KeyOf::Stream), unseen, "nor has a stream of the name");
+    let stream = RequestName::Stream { key: "k".to_owned(), first: 7 };
+    bench.post(request(stream, Options::default()), &line("1")).await.unwrap();
+    assert_eq!(bench.intake.standing("acme", "k", KeyOf::Stream).stored.first(), Some(&(7..8)));
     for (error, is_open) in [(AppendError::Unknown, true), (AppendError::Refused(Refusal::Draining), false)] {
         let bench = Bench::new(MemoryTape { fails: Some(error), ..MemoryTape::default() });
         bench.post(key(), &line("1")).await.unwrap_err();
-        assert_eq!(bench.intake.standing("acme", "k").is_open, is_open);
+        assert_eq!(bench.intake.standing("acme", "k", KeyOf::Request).is_open, is_open);
     }
     let bench = Bench::new(MemoryTape { hangs: true, ..MemoryTape::default() });
     let body = line("1");
     let mut post = Box::pin(bench.post(key(), &body));
     assert!(futures::poll!(&mut post).is_pending());
-    assert!(bench.intake.standing("acme", "k").is_open, "under way");
+    assert!(bench.intake.standing("acme", "k", KeyOf::Request).is_open, "under way");
     drop(post);
-    assert!(bench.intake.standing("acme", "k").is_open, "nobody waited for its end");
+    assert!(bench.intake.standing("acme", "k", KeyOf::Request).is_open, "nobody waited for its end");
 }
 
 #[tokio::test]

@@ -89,7 +89,10 @@ impl Encoded {
             let fitting = ends.partition_point(|end| *end <= limit).max(1);
             let to = self.start(first + fitting);
             let count = u32::try_from(fitting).unwrap_or(u32::MAX);
-            let bytes = self.bytes.slice(from..to);
+            // A small part of a large run would hold all of it.
+            let small = (to - from) * 4 < self.bytes.len();
+            let part = self.bytes.slice(from..to);
+            let bytes = if small { Bytes::copy_from_slice(&part) } else { part };
             pieces.push(Arc::new(Piece { bytes, ticks: count, before: Arc::clone(before) }));
             first += fitting;
         }

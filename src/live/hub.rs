@@ -69,6 +69,9 @@ pub struct Hub {
 /// Is told each delivery in its turn, before the clients.
 pub type Heard = Box<dyn Fn(&Delivery) + Send + Sync>;
 
+/// Deliveries that are fanned out under one lock.
+const TURN_DELIVERIES: usize = 64;
+
 /// What a turn of the hub came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turned {
@@ -119,14 +122,23 @@ impl Hub {
         self.queued.notified().await;
     }
 
-    /// Fans out what waits.
+    /// Fans out what waits. Others who want the hub get it in between.
     pub fn turn(&self) -> Turned {
-        self.turn_in(&mut self.state.lock())
+        let mut all = Turned::default();
+        loop {
+            let turned = self.turn_in(&mut self.state.lock(), TURN_DELIVERIES);
+            all.deliveries += turned.deliveries;
+            all.left += turned.left;
+            all.overrun |= turned.overrun;
+            if turned.deliveries < TURN_DELIVERIES {
+                return all;
+            }
+        }
     }
 
-    fn turn_in(&self, state: &mut Index) -> Turned {
+    fn turn_in(&self, state: &mut Index, most: usize) -> Turned {
         let mut turned = Turned::default();
-        loop {
+        while turned.deliveries < most {
             let (next, bytes) = {
                 let mut queue = self.queue.lock();
                 let bytes = queue.bytes;
@@ -146,6 +158,7 @@ impl Hub {
             turned.deliveries += 1;
             self.position.store(after);
         }
+        turned
     }
 
     /// Fans out ticks that are on no tape, such as bars that close. Answers the clients that left.
@@ -219,6 +232,12 @@ impl Hub {
         }
     }
 
+    /// Whether a session of a key is open.
+    #[must_use]
+    pub fn has_session(&self, key_id: &str, session: &str) -> bool {
+        self.state.lock().sessions.contains_key(&(key_id.to_owned(), session.to_owned()))
+    }
+
     /// How many clients a key has.
     #[must_use]
     pub fn clients_of(&self, key_id: &str) -> usize {
@@ -226,25 +245,40 @@ impl Hub {
     }
 
     /// From now on the client gets what it asks for, and right before that its acknowledgement.
-    pub(super) fn join(&self, subscriber: &Arc<Subscriber>, interest: &Interest, ack: Option<Bytes>) {
+    /// `false`: it has left the hub meanwhile; it is to be given this from the Position told.
+    pub(super) fn join(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        interest: &Interest,
+        ack: Option<Bytes>,
+    ) -> Result<(), Arc<Position>> {
         let mut state = self.state.lock();
         if let Some(ack) = ack {
             subscriber.tell(ack);
         }
+        if subscriber.is_behind() {
+            return Err(self.position.load_full());
+        }
         state.join(subscriber, interest);
+        Ok(())
     }
 
-    /// Once everything that waits is fanned out, in one step with the view: `last_part` gives the
-    /// client what it lacks until then; where it says `true` the client joins.
+    /// Once everything that waits is fanned out, in one step with the view: `last_part` holds the
+    /// view still, calls what it is given to fan out the rest, and gives the client what it lacks
+    /// until then; where it says `true` the client joins.
     pub(super) fn join_after(
         &self,
         subscriber: &Arc<Subscriber>,
         interest: &Interest,
-        last_part: impl FnOnce() -> bool,
+        last_part: impl FnOnce(&mut dyn FnMut()) -> bool,
     ) -> bool {
         let mut state = self.state.lock();
-        self.turn_in(&mut state);
-        let joins = last_part();
+        self.turn_in(&mut state, usize::MAX);
+        let joins = last_part(&mut || {
+            self.turn_in(&mut state, usize::MAX);
+        });
+        // It may have left the hub with what it had joined before: first that.
+        let joins = joins && !subscriber.is_behind();
         if joins {
             state.join(subscriber, interest);
         }

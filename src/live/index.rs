@@ -131,12 +131,10 @@ impl Index {
 
     /// A client that has all symbols of a channel is found by the channel and not also by symbol.
     pub(super) fn join(&mut self, subscriber: &Arc<Subscriber>, interest: &Interest) {
-        let Some(entry) = self.entries.get_mut(&subscriber.id()) else { return };
-        let before = entry.joined.clone();
+        let Some(mut entry) = self.entries.remove(&subscriber.id()) else { return };
         let new = entry.joined.add(interest);
-        let own = entry.joined.clone();
         for (channel, place) in Channel::ALL.into_iter().zip(0..) {
-            let (was, added) = (before.of(channel), new.of(channel));
+            let (is, added) = (entry.joined.of(channel), new.of(channel));
             let (Some(all), Some(count)) = (self.by_channel.get_mut(place), self.counts.get_mut(place))
             else {
                 continue;
@@ -144,36 +142,32 @@ impl Index {
             *count += added.symbols.len() + usize::from(added.all);
             if added.all {
                 all.insert(subscriber.id(), Arc::clone(subscriber));
-                self.unlist(subscriber.id(), channel, &was.symbols);
-            } else if !own.of(channel).all {
+                self.unlist(subscriber.id(), channel, &is.symbols);
+            } else if !is.all {
                 self.list(subscriber, channel, &added.symbols);
             }
         }
+        self.entries.insert(subscriber.id(), entry);
     }
 
     pub(super) fn part(&mut self, id: u64, interest: &Interest) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let subscriber = Arc::clone(&entry.subscriber);
-        let before = entry.joined.clone();
-        entry.joined.remove(interest);
-        let after = entry.joined.clone();
+        let Some(mut entry) = self.entries.remove(&id) else { return };
+        let removed = entry.joined.remove(interest);
         for (channel, place) in Channel::ALL.into_iter().zip(0..) {
-            let (was, is) = (before.of(channel), after.of(channel));
+            let (is, gone) = (entry.joined.of(channel), removed.of(channel));
             let (Some(all), Some(count)) = (self.by_channel.get_mut(place), self.counts.get_mut(place))
             else {
                 continue;
             };
-            let gone: BTreeSet<Symbol> = was.symbols.difference(&is.symbols).copied().collect();
-            *count -= gone.len() + usize::from(was.all && !is.all);
-            match (was.all, is.all) {
-                (true, false) => {
-                    all.swap_remove(&id);
-                    self.list(&subscriber, channel, &is.symbols);
-                }
-                (true, true) => {}
-                (false, _) => self.unlist(id, channel, &gone),
+            *count -= gone.symbols.len() + usize::from(gone.all);
+            if gone.all {
+                all.swap_remove(&id);
+                self.list(&entry.subscriber, channel, &is.symbols);
+            } else if !is.all {
+                self.unlist(id, channel, &gone.symbols);
             }
         }
+        self.entries.insert(id, entry);
     }
 
     fn list(&mut self, subscriber: &Arc<Subscriber>, channel: Channel, symbols: &BTreeSet<Symbol>) {

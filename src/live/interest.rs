@@ -74,12 +74,16 @@ impl Interest {
         new
     }
 
-    /// Asks no longer for what is in `other`.
-    pub fn remove(&mut self, other: &Self) {
-        for (own, removed) in self.channels.iter_mut().zip(&other.channels) {
+    /// Asks no longer for what is in `other`; answers what of it was asked for.
+    pub fn remove(&mut self, other: &Self) -> Self {
+        let mut gone = Self::default();
+        for ((own, removed), told) in self.channels.iter_mut().zip(&other.channels).zip(&mut gone.channels) {
+            told.all = own.all && removed.all;
             own.all &= !removed.all;
-            own.symbols.retain(|symbol| !removed.symbols.contains(symbol));
+            told.symbols =
+                removed.symbols.iter().filter(|symbol| own.symbols.remove(symbol)).copied().collect();
         }
+        gone
     }
 
     /// Whether a channel of a symbol is asked for.

@@ -42,6 +42,8 @@ pub mod tasks;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 pub use activity::{Active, Activity, By, Mover};
 pub use bars::{AskId, BarCounts, BarLimits, BarsEffect, OpenBars};
@@ -76,14 +78,38 @@ pub struct Live {
     tape: Arc<Tapes>,
     config: LiveConfig,
     now: NowFn,
+    replays_bytes: Arc<AtomicUsize>,
 }
+
+/// A replay's share of memory, given back when it ends.
+struct Share {
+    of: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Share {
+    fn requests(&self) -> RequestConfig {
+        RequestConfig { bytes_max: self.bytes, ..RequestConfig::default() }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The least that a replay remembers.
+const SHARE_BYTES_MIN: usize = 16 * 1024;
+/// Between two looks whether the view has caught up.
+const NOT_YET: Duration = Duration::from_millis(20);
 
 /// Limits of streams.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveConfig {
     /// How far back a client may resume.
     pub resume_ms: u64,
-    /// The memory of requests of one replay.
+    /// The memory of requests of all replays.
     pub replay_memory_bytes_max: usize,
     /// Streams of one key; 0: no limit.
     pub streams_per_key_max: usize,
@@ -105,8 +131,8 @@ pub enum NoStream {
 impl Live {
     /// Over a hub.
     #[must_use]
-    pub const fn new(hub: Hub, tape: Arc<Tapes>, config: LiveConfig, now: NowFn) -> Self {
-        Self { hub, tape, config, now }
+    pub fn new(hub: Hub, tape: Arc<Tapes>, config: LiveConfig, now: NowFn) -> Self {
+        Self { hub, tape, config, now, replays_bytes: Arc::default() }
     }
 
     /// The hub.
@@ -121,12 +147,20 @@ impl Live {
     /// [`NoStream`]
     pub fn open(self: &Arc<Self>, ask: StreamAsk<'_>) -> Result<Stream, NoStream> {
         let max = self.config.streams_per_key_max;
-        if max > 0 && ask.session.is_none() && self.hub.clients_of(ask.key_id) >= max {
+        let takes_over = ask.session.is_some_and(|session| self.hub.has_session(ask.key_id, session));
+        if max > 0 && !takes_over && self.hub.clients_of(ask.key_id) >= max {
             return Err(NoStream::TooMany);
         }
         let subscriber = self.hub.register(ask.form, ask.key_id, ask.session).ok_or(NoStream::Stopping)?;
         subscriber.personalize(|personal| *personal = ask.personal);
         Ok(Stream::new(Arc::clone(self), subscriber))
+    }
+
+    /// Waits until the view has followed the tapes to their ends, once after a start.
+    pub async fn caught_up(&self) {
+        while !self.tape.view.read(|view| view.follower().caught_up()) {
+            tokio::time::sleep(NOT_YET).await;
+        }
     }
 
     fn now(&self) -> Nanos {
@@ -141,7 +175,12 @@ impl Live {
         i64::try_from(self.config.resume_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000)
     }
 
-    fn replay_memory(&self) -> RequestConfig {
-        RequestConfig { bytes_max: self.config.replay_memory_bytes_max, ..RequestConfig::default() }
+    /// A share of what all replays may remember: the more there are, the smaller.
+    fn replay_memory(&self) -> Share {
+        let all = self.config.replay_memory_bytes_max;
+        let used = self.replays_bytes.load(Ordering::Relaxed);
+        let bytes = (all.saturating_sub(used) / 8).max(SHARE_BYTES_MIN);
+        self.replays_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Share { of: Arc::clone(&self.replays_bytes), bytes }
     }
 }

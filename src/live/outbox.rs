@@ -18,6 +18,12 @@ pub enum Taken {
     Data(Vec<Arc<Piece>>),
 }
 
+/// What a piece counts: its bytes, its place in the queue and its own memory.
+fn weight(piece: &Piece) -> usize {
+    const ITEM_BYTES: usize = 128;
+    piece.bytes.len() + ITEM_BYTES
+}
+
 #[derive(Debug)]
 enum Item {
     Control(Bytes),
@@ -42,7 +48,7 @@ impl Outbox {
 
     /// A piece goes after what waits.
     pub(super) fn push(&mut self, piece: Arc<Piece>) {
-        self.bytes += piece.bytes.len();
+        self.bytes += weight(&piece);
         self.items.push_back(Item::Data(piece));
     }
 
@@ -58,7 +64,7 @@ impl Outbox {
                     return Some(Taken::Control(payload));
                 }
                 Item::Data(piece) if pieces.is_empty() || bytes + piece.bytes.len() <= bytes_max => {
-                    self.bytes -= piece.bytes.len();
+                    self.bytes -= weight(&piece);
                     bytes += piece.bytes.len();
                     pieces.push(piece);
                 }
@@ -139,7 +145,7 @@ mod tests {
         for length in [300, 7] {
             outbox.push(piece(length, 1));
         }
-        assert_eq!((outbox.bytes(), outbox.control_bytes()), (420, 3));
+        assert_eq!((outbox.bytes(), outbox.control_bytes()), (420 + 5 * 128, 3));
         assert_eq!(lengths(&mut outbox), [vec![40, 50], vec![20], vec![3], vec![300], vec![7]]);
         assert_eq!((outbox.bytes(), outbox.control_bytes()), (0, 0));
     }

@@ -81,7 +81,14 @@ impl Scans {
         let rows = self.store.frames(tape, seqs, READ_BYTES, at).await?;
         let mut frames = Vec::with_capacity(rows.len());
         for row in rows {
-            frames.push(Arc::new(self.sealed.open_frame(&row)?));
+            match self.sealed.open_frame(&row) {
+                Ok(frame) => frames.push(Arc::new(frame)),
+                // What comes before it is given; asked for again and again it becomes a gap.
+                Err(error) => {
+                    tracing::error!(%error, "a replay meets a damaged frame");
+                    break;
+                }
+            }
         }
         let mut cache = self.cache.lock();
         for frame in &frames {
@@ -96,6 +103,7 @@ impl Scans {
     /// # Errors
     /// `Unknown`, `Corrupt`.
     pub async fn position_at(&self, view: &SharedView, since: Nanos) -> Result<Position, StoreError> {
+        let _turn = self.turns.acquire().await;
         let (seen, followed) = view.read(|view| {
             let followed = view.follower().followed();
             let followed: Vec<(TapeId, Progress)> =

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::Live;
 use super::encode::{Encoded, Form};
 use super::interest::Interest;
 use super::outbox::Taken;
 use super::subscriber::{End, Personal, Subscriber};
+use super::{Live, Share};
 use crate::market::{Nanos, Row};
 use crate::store::{StoreError, TapeId};
 use crate::tape::{Delivery, Follower, Frame, Position, Resume, ResumeConfig, ResumeStep};
@@ -34,6 +34,15 @@ pub enum Start {
 }
 
 impl Start {
+    /// Whether both begin at one place.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::After(one, _), Self::After(other, _)) => one == other,
+            (Self::Since(one), Self::Since(other)) => one == other,
+            _ => false,
+        }
+    }
+
     const fn time(&self) -> Nanos {
         match self {
             Self::After(_, at) | Self::Since(at) => *at,
@@ -110,15 +119,17 @@ enum Replay {
 struct Finding {
     interest: Interest,
     since: Nanos,
-    found: JoinHandle<Result<Position, StoreError>>,
+    found: AbortOnDropHandle<Result<Position, StoreError>>,
 }
 
 struct Running {
     interest: Interest,
     since: Nanos,
     resume: Resume,
-    read: Option<JoinHandle<Option<Vec<Arc<Frame>>>>>,
+    read: Option<AbortOnDropHandle<Option<Vec<Arc<Frame>>>>>,
     again: Option<Instant>,
+    /// Its share of the memory of all replays.
+    _share: Share,
 }
 
 /// One client's stream.
@@ -136,7 +147,7 @@ pub struct Stream {
 }
 
 /// Frames that are given in one step with the view, so that the client catches up at last.
-const LAST_FRAMES_MAX: u64 = 64;
+const LAST_FRAMES_MAX: u64 = 4;
 /// A job that begins where a stream reaches may be begun so much later.
 const REACH_SLACK: i64 = 10 * Nanos::SECOND;
 /// Steps of a replay between two looks at the outbox.
@@ -171,14 +182,34 @@ impl Stream {
         let new = self.asked.add(more);
         let ack = ack(&self.asked);
         match start.filter(|_| self.live.config.is_taped && !new.is_empty()) {
-            None => self.live.hub.join(&self.subscriber, &new, ack),
+            None => {
+                // Where it has left the hub it is given this from now on as well, by a replay.
+                if let Err(position) = self.live.hub.join(&self.subscriber, &new, ack) {
+                    self.later(new, Start::After(position, self.live.now()));
+                }
+            }
             Some(start) => {
                 if let Some(ack) = ack {
                     self.subscriber.tell(ack);
                 }
-                self.jobs.push_back(Job { interest: new, start });
+                self.later(new, start);
             }
         }
+    }
+
+    /// Gives a part of the interest from some start, after what is given now. Parts that begin alike
+    /// are given together.
+    fn later(&mut self, interest: Interest, start: Start) {
+        match self.jobs.back_mut() {
+            Some(last) if last.start.is_same(&start) => _ = last.interest.add(&interest),
+            _ => self.jobs.push_back(Job { interest, start }),
+        }
+    }
+
+    /// Parts of the interest that wait to be given.
+    #[must_use]
+    pub fn replays(&self) -> usize {
+        self.jobs.len()
     }
 
     /// Asks for less.
@@ -187,9 +218,10 @@ impl Stream {
         for job in &mut self.jobs {
             job.interest.remove(less);
         }
+        self.jobs.retain(|job| !job.interest.is_empty());
         match &mut self.replay {
-            Some(Replay::Finding(finding)) => finding.interest.remove(less),
-            Some(Replay::Running(running)) => running.interest.remove(less),
+            Some(Replay::Finding(finding)) => _ = finding.interest.remove(less),
+            Some(Replay::Running(running)) => _ = running.interest.remove(less),
             None => {}
         }
         self.live.hub.part(&self.subscriber, less, ack(&self.asked));
@@ -211,12 +243,9 @@ impl Stream {
     fn cursor_at(&self, joined: Arc<Position>) -> Option<Position> {
         let view = &self.live.tape.view;
         let waiting = self.subscriber.before();
-        if self.left_at.is_some() && waiting.is_none() {
-            return Some(self.subscriber.with_ahead(view, &joined));
-        }
         // Each part of the interest is somewhere: the cursor is where all of them are.
-        let mut parts = vec![waiting.unwrap_or(joined)];
-        parts.extend(self.left_at.clone());
+        let mut parts = vec![joined];
+        parts.extend(waiting);
         for job in &self.jobs {
             match &job.start {
                 Start::After(position, _) => parts.push(Arc::clone(position)),
@@ -272,7 +301,8 @@ impl Stream {
                 return Next::Gap(gap);
             }
             match self.step() {
-                Stepped::On => {}
+                // Others have their turn too.
+                Stepped::On => tokio::task::yield_now().await,
                 Stepped::Gap(gap) => return Next::Gap(gap),
                 Stepped::Wait(until) => self.wait(until).await,
             }
@@ -297,8 +327,8 @@ impl Stream {
     fn fall_behind(&mut self, at: Arc<Position>) {
         let mut interest = self.asked.clone();
         match &self.replay {
-            Some(Replay::Finding(finding)) => interest.remove(&finding.interest),
-            Some(Replay::Running(running)) => interest.remove(&running.interest),
+            Some(Replay::Finding(finding)) => _ = interest.remove(&finding.interest),
+            Some(Replay::Running(running)) => _ = interest.remove(&running.interest),
             None => {}
         }
         for job in &self.jobs {
@@ -307,7 +337,7 @@ impl Stream {
         if self.live.config.is_taped {
             self.jobs.push_front(Job { interest, start: Start::After(at, self.live.now()) });
         } else {
-            self.live.hub.join(&self.subscriber, &interest, None);
+            _ = self.live.hub.join(&self.subscriber, &interest, None);
         }
     }
 
@@ -326,7 +356,8 @@ impl Stream {
             Start::Since(since) => {
                 let tape = Arc::clone(&self.live.tape);
                 let find = async move { tape.scans.position_at(&tape.view, since).await };
-                Replay::Finding(Box::new(Finding { interest, since, found: tokio::spawn(find) }))
+                let found = AbortOnDropHandle::new(tokio::spawn(find));
+                Replay::Finding(Box::new(Finding { interest, since, found }))
             }
         });
         None
@@ -334,9 +365,10 @@ impl Stream {
 
     fn run(&self, interest: Interest, since: Nanos, position: Position) -> Replay {
         let mono = self.live.mono();
-        let config = ResumeConfig { requests: self.live.replay_memory(), ..ResumeConfig::default() };
+        let share = self.live.replay_memory();
+        let config = ResumeConfig { requests: share.requests(), ..ResumeConfig::default() };
         let resume = self.live.tape.view.read(|view| Resume::new(view.follower(), position, config, mono));
-        Replay::Running(Box::new(Running { interest, since, resume, read: None, again: None }))
+        Replay::Running(Box::new(Running { interest, since, resume, read: None, again: None, _share: share }))
     }
 
     /// One step of the replay.
@@ -382,7 +414,7 @@ impl Stream {
                         let failed = |error: &StoreError| tracing::warn!(%error, "a replay was not read");
                         read.await.inspect_err(failed).ok()
                     };
-                    running.read = Some(tokio::spawn(told));
+                    running.read = Some(AbortOnDropHandle::new(tokio::spawn(told)));
                     return Some(Stepped::Wait(None));
                 }
                 ResumeStep::Gap { .. } => {
@@ -408,18 +440,15 @@ impl Stream {
             return false;
         }
         let interest = running.interest.clone();
-        let joined = self.live.hub.join_after(&self.subscriber, &interest, || self.last_part(running));
-        if joined {
-            let ahead = running.resume.ahead().clone();
-            self.subscriber.personalize(|personal| personal.ahead = ahead);
-        }
-        joined
+        let hub = &self.live.hub;
+        hub.join_after(&self.subscriber, &interest, |turn| self.last_part(running, turn))
     }
 
     /// What is lacking at this instant, from the tail; whether that is all.
-    fn last_part(&self, running: &mut Running) -> bool {
+    fn last_part(&self, running: &mut Running, turn: &mut dyn FnMut()) -> bool {
         let mono = self.live.mono();
         self.live.tape.view.read(|view| {
+            turn();
             running.resume.extend(view.follower(), mono);
             loop {
                 match running.resume.step(view.tail(), mono) {
@@ -427,7 +456,10 @@ impl Stream {
                         let before = running.resume.partial_cursor(view.follower(), Some(&delivery.frame));
                         self.give_rows(running, &delivery, &Arc::new(before));
                     }
-                    ResumeStep::Done => return true,
+                    ResumeStep::Done => {
+                        self.subscriber.is_ahead(running.resume.ahead());
+                        return true;
+                    }
                     ResumeStep::Read { .. } => {
                         // Not in the tail: it is read outside.
                         running.resume.put_back();

@@ -169,31 +169,56 @@ impl Subscriber {
         self.inbox.lock().behind.take()
     }
 
-    /// The cursor of who has had everything but what waits, where a tick or a quote waits.
-    pub(super) fn before(&self) -> Option<Arc<Position>> {
+    /// The cursors of who has had everything but what waits: a tick, a quote that is held back,
+    /// and what comes after it has left the hub.
+    pub(super) fn before(&self) -> Vec<Arc<Position>> {
         let inbox = self.inbox.lock();
-        let held = inbox.personal.quotes_before.as_ref();
-        inbox.outbox.before().or_else(|| inbox.behind.as_ref().or(held).map(Arc::clone))
+        let held = inbox.personal.quotes_before.clone();
+        [inbox.outbox.before(), inbox.behind.clone(), held].into_iter().flatten().collect()
+    }
+
+    /// Whether it has left the hub and has not begun to read on.
+    pub(super) fn is_behind(&self) -> bool {
+        self.inbox.lock().behind.is_some()
     }
 
     /// A cursor joined with what the client's own was ahead by.
     pub(super) fn with_ahead(&self, view: &SharedView, position: &Arc<Position>) -> Position {
         let mut joined = (**position).clone();
-        let mut inbox = self.inbox.lock();
-        if inbox.personal.ahead.is_empty() {
+        // Not under one lock with the view: whoever reads the view may wait for the inbox.
+        let ahead = self.inbox.lock().personal.ahead.clone();
+        if ahead.is_empty() {
             return joined;
         }
-        let ahead = std::mem::take(&mut inbox.personal.ahead);
+        let mut passed = Vec::new();
         view.read(|view| {
             for (tape, own) in ahead {
                 let known = view.follower().progress(position, tape);
-                if !known.covers_all(&own) {
+                if known.covers_all(&own) {
+                    passed.push((tape, own));
+                } else {
                     joined.tapes.insert(tape, known.join(&own));
-                    inbox.personal.ahead.insert(tape, own);
+                }
+            }
+        });
+        self.personalize(|personal| {
+            for (tape, own) in passed {
+                if personal.ahead.get(&tape) == Some(&own) {
+                    personal.ahead.remove(&tape);
                 }
             }
         });
         joined
+    }
+
+    /// What its cursor covers and the node does not yet is not given to it.
+    pub(super) fn is_ahead(&self, ahead: &Covered) {
+        self.personalize(|personal| {
+            for (tape, own) in ahead {
+                let joined = personal.ahead.get(tape).map_or_else(|| own.clone(), |known| known.join(own));
+                personal.ahead.insert(*tape, joined);
+            }
+        });
     }
 
     /// Those ticks of a replay that are picked for this client.
@@ -259,7 +284,9 @@ impl Subscriber {
         }
         let rows: Vec<&Row> = rows.filter(|row| inbox.personal.pick(row, at)).collect();
         if !rows.is_empty() {
-            for piece in Encoded::new(rows, self.form).all(at.before) {
+            // No cursor passes a quote that is held back.
+            let before = inbox.personal.quotes_before.clone().unwrap_or_else(|| Arc::clone(at.before));
+            for piece in Encoded::new(rows, self.form).all(&before) {
                 inbox.outbox.push(piece);
             }
         }

@@ -99,17 +99,10 @@ pub struct BarsWorld {
 
 /// Many rows that come at once are looked at together.
 const GATHER: Duration = Duration::from_millis(20);
-/// Before the view has caught up there is nothing to fold.
-const NOT_YET: Duration = Duration::from_millis(100);
 
 /// Folds bars until it is cancelled.
 pub async fn run_bars(world: BarsWorld, stop: CancellationToken) {
-    let caught_up = async {
-        while !world.live.tape.view.read(|view| view.follower().caught_up()) {
-            tokio::time::sleep(NOT_YET).await;
-        }
-    };
-    if stop.run_until_cancelled(caught_up).await.is_none() {
+    if stop.run_until_cancelled(world.live.caught_up()).await.is_none() {
         return;
     }
     // From here on deliveries wait; what was delivered before is history.
@@ -172,7 +165,8 @@ impl BarsTask {
     fn fold(&mut self) {
         let Some(deliveries) = self.world.heap.take() else {
             tracing::warn!("live bars are further behind than live.backlog_bytes_max; they begin anew");
-            self.asked.abort_all();
+            // Also what is answered already: its question was another machine's.
+            self.asked = JoinSet::new();
             self.machine = OpenBars::new(self.world.limits, (self.world.now)());
             return;
         };

@@ -187,6 +187,18 @@ impl Client {
     }
 }
 
+/// What comes next, where something does without waiting. Reads of tapes are tasks, and a replay
+/// gives others their turn: they are let run.
+async fn at_once(stream: &mut Stream) -> Option<Next> {
+    for _ in 0..50 {
+        if let Some(next) = stream.next(1 << 20).now_or_never() {
+            return Some(next);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
 async fn run(seed: u64) -> (usize, usize) {
     let mut random = StdRng::seed_from_u64(seed);
     let outbox = [200, 2_000, 1 << 20][random.random_range(0..3)];
@@ -311,7 +323,7 @@ async fn an_acknowledgement_comes_before_the_first_tick_and_after_those_before()
     world.follow(0, 9);
     live.hub.turn();
     let mut told = Vec::new();
-    while let Some(Next::Message(message)) = stream.next(1 << 20).now_or_never() {
+    while let Some(Next::Message(message)) = at_once(&mut stream).await {
         told.push(match message {
             Taken::Control(payload) => String::from_utf8(payload.to_vec()).unwrap(),
             Taken::Data(pieces) => pieces.iter().map(|piece| piece.ticks).sum::<u32>().to_string(),
@@ -333,13 +345,13 @@ async fn who_does_not_keep_up_costs_the_others_nothing_and_is_given_the_rest() {
         world.write(9, &["A"]).await;
         world.follow(0, 9);
         left += live.hub.turn().left;
-        while let Some(Next::Message(Taken::Data(pieces))) = fast.next(1 << 20).now_or_never() {
+        while let Some(Next::Message(Taken::Data(pieces))) = at_once(&mut fast).await {
             of_fast += pieces.len();
         }
     }
     assert_eq!((of_fast, left), (50, 1), "the slow one has left the hub, once");
     let mut of_slow = 0;
-    while let Some(Next::Message(Taken::Data(pieces))) = slow.next(1 << 20).now_or_never() {
+    while let Some(Next::Message(Taken::Data(pieces))) = at_once(&mut slow).await {
         of_slow += pieces.iter().map(|piece| piece.ticks).sum::<u32>();
     }
     assert_eq!(of_slow, 50);
@@ -436,4 +448,114 @@ async fn since_a_time_is_found_on_the_tapes_and_in_the_tail() {
         client.take(100, true).await;
         assert_eq!(client.given.len(), 5, "of 11,500 to 11,900 ms; tail of {tail} bytes");
     }
+}
+
+/// A frame of quotes, whose bids are these.
+fn quotes(seq: u64, bids: &[(&str, i64)]) -> Arc<Frame> {
+    let symbols: Vec<&str> = bids.iter().map(|(symbol, _)| *symbol).collect();
+    let mut made = (*frame(9, seq, seq - 1, &symbols)).clone();
+    for (row, (_, bid)) in made.rows.iter_mut().zip(bids) {
+        let bid_price = crate::market::Price(*bid * 1_000_000_000);
+        row.tick.event =
+            crate::market::Event::Quote(crate::market::Quote { bid_price, ..Default::default() });
+    }
+    Arc::new(made)
+}
+
+async fn bids(stream: &mut Stream) -> Vec<(String, f64)> {
+    let mut all = Vec::new();
+    while let Some(Next::Message(Taken::Data(pieces))) = at_once(stream).await {
+        let text = payload(&pieces, Codec::Json).concat();
+        let ticks: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let bid =
+            |tick: &serde_json::Value| (tick["S"].as_str().unwrap().to_owned(), tick["bp"].as_f64().unwrap());
+        all.extend(ticks.as_array().unwrap().iter().map(bid));
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_quotes_that_are_conflated_the_latest_goes_out_and_no_cursor_passes_one_that_waits() {
+    let world = World::new(1 << 20, 1 << 20).await;
+    let live = &world.nodes[0].live;
+    let personal = Personal::new(Some(std::time::Duration::from_millis(100)), None);
+    let mut stream = live.open(StreamAsk { personal, ..ask() }).unwrap();
+    let mut wanted = Interest::default();
+    wanted.insert_all(Channel::Quotes);
+    stream.subscribe(&wanted, None, |_| None);
+    let accept = |frame: Arc<Frame>| {
+        live.tape.view.change(|view, now| view.accept(frame, now));
+        live.hub.turn();
+    };
+    accept(quotes(1, &[("A", 1), ("B", 1)]));
+    accept(quotes(2, &[("A", 2)]));
+    accept(quotes(3, &[("A", 3), ("C", 1)]));
+    assert_eq!(bids(&mut stream).await, []);
+    let next = |stream: &Stream| stream.cursor().unwrap().tapes.get(&TapeId(9)).map(|own| own.next);
+    assert_eq!(next(&stream), Some(1), "the quotes of frame 1 wait");
+    tokio::time::advance(std::time::Duration::from_millis(101)).await;
+    assert_eq!(
+        bids(&mut stream).await,
+        [("A".to_owned(), 3.0), ("B".to_owned(), 1.0), ("C".to_owned(), 1.0)]
+    );
+    assert_eq!(next(&stream), Some(4));
+    accept(quotes(4, &[("A", 4)]));
+    assert_eq!((bids(&mut stream).await, next(&stream)), (vec![], Some(4)));
+    tokio::time::advance(std::time::Duration::from_millis(101)).await;
+    assert_eq!(bids(&mut stream).await, [("A".to_owned(), 4.0)]);
+}
+
+#[tokio::test]
+async fn ticks_are_picked_for_one_client_alone_live_and_in_its_replay() {
+    let mut world = World::new(1 << 20, 1 << 20).await;
+    let live = Arc::clone(&world.nodes[0].live);
+    let odd = || -> Personal {
+        Personal::new(None, Some(Box::new(|row: &crate::market::Row| row.origin.index % 2 == 1)))
+    };
+    let mut picky = live.open(StreamAsk { personal: odd(), ..ask() }).unwrap();
+    let mut plain = live.open(ask()).unwrap();
+    picky.subscribe(&interest(&SYMBOLS), None, |_| None);
+    plain.subscribe(&interest(&SYMBOLS), None, |_| None);
+    world.write(9, &SYMBOLS).await;
+    world.follow(0, 9);
+    live.hub.turn();
+    let mut late = live.open(StreamAsk { personal: odd(), ..ask() }).unwrap();
+    late.subscribe(&interest(&SYMBOLS), Some(Start::After(Arc::default(), at(1_000).wall)), |_| None);
+    let mut counts = Vec::new();
+    for stream in [&mut picky, &mut plain, &mut late] {
+        let mut ticks = 0;
+        while let Some(Next::Message(Taken::Data(pieces))) = at_once(stream).await {
+            ticks += pieces.iter().map(|piece| piece.ticks).sum::<u32>();
+        }
+        counts.push(ticks);
+    }
+    assert_eq!(counts, [2, 4, 2]);
+}
+
+#[tokio::test]
+async fn a_hub_that_is_too_far_behind_lets_its_clients_read_on_from_the_tapes() {
+    let mut world = World::new(1 << 20, 1 << 20).await;
+    let live = Arc::clone(&world.nodes[0].live);
+    let mut stream = live.open(ask()).unwrap();
+    stream.subscribe(&interest(&["A"]), None, |_| None);
+    for _ in 0..2_000 {
+        world.write(9, &["A", "B", "C", "D"]).await;
+        world.follow(0, 9);
+    }
+    let turned = live.hub.turn();
+    assert!(turned.overrun && turned.left == 1, "{turned:?}");
+    let mut ticks = 0;
+    for _ in 0..10_000 {
+        match stream.next(1 << 20).now_or_never() {
+            Some(Next::Message(Taken::Data(pieces))) => {
+                ticks += pieces.iter().map(|piece| piece.ticks).sum::<u32>();
+            }
+            Some(other) => panic!("{other:?}"),
+            None => tokio::task::yield_now().await,
+        }
+        if ticks == 2_000 {
+            break;
+        }
+    }
+    assert_eq!(ticks, 2_000);
 }

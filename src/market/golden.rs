@@ -192,6 +192,8 @@ mod tests {
         let digest: [u8; 32] = sha2::Sha256::digest(b"[]").into();
         let lines = RequestKey::of_lines("acct_1", "file", &digest);
         assert_eq!(lines.0[..], block("request-key-lines"));
+        let stream = RequestKey::of_stream("acct_1", "feed-a");
+        assert_eq!(stream.0[..], block("request-key-stream"));
     }
 
     #[test]

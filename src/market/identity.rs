@@ -39,6 +39,12 @@ impl RequestKey {
         Self::hash(b'l', account, &name)
     }
 
+    /// The key of the lines that a producer sends over connections that stay: `key` names them all.
+    #[must_use]
+    pub fn of_stream(account: &str, key: &str) -> Self {
+        Self::hash(b's', account, key.as_bytes())
+    }
+
     fn hash(form: u8, account: &str, name: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(KEY_DOMAIN).update(&[form]);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime, SecondsFormat, Timelike as _, Utc};
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Timelike as _};
 
 /// A point in time, in nanoseconds since the Unix epoch (1677-09-21 to 2262-04-11).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,9 +59,27 @@ impl Nanos {
     /// Appends RFC 3339 in UTC, up to nine fraction digits with trailing zeros trimmed:
     /// `2021-02-22T15:51:44.208Z`.
     pub fn write(self, out: &mut Vec<u8>) {
-        let text = DateTime::<Utc>::from_timestamp_nanos(self.0).to_rfc3339_opts(SecondsFormat::Nanos, true);
-        let text = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
-        out.extend_from_slice(text.as_bytes());
+        let (seconds, fraction) = (self.0.div_euclid(Self::SECOND), self.0.rem_euclid(Self::SECOND));
+        let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let (year, month, day) = civil(days);
+        for (separator, width, value) in [
+            (None, 4, year),
+            (Some(b'-'), 2, month),
+            (Some(b'-'), 2, day),
+            (Some(b'T'), 2, of_day / 3_600),
+            (Some(b':'), 2, of_day / 60 % 60),
+            (Some(b':'), 2, of_day % 60),
+        ] {
+            out.extend(separator);
+            write_digits(value, width, out);
+        }
+        if fraction > 0 {
+            out.push(b'.');
+            write_digits(fraction, 9, out);
+            while out.last() == Some(&b'0') {
+                out.pop();
+            }
+        }
         out.push(b'Z');
     }
 
@@ -76,6 +94,29 @@ impl Nanos {
     pub const fn plus(self, nanos: i64) -> Self {
         Self(self.0.saturating_add(nanos))
     }
+}
+
+/// Year, month and day of a count of days since 1970-01-01. Years are counted from March, so that
+/// the leap day is the last of its year, in eras of 400 years, which have equally many days.
+const fn civil(days: i64) -> (i64, i64, i64) {
+    let since = days + 719_468;
+    let (era, of_era) = (since.div_euclid(146_097), since.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + next, month, day)
+}
+
+/// The last `width` digits of a number that is not negative, at most nine.
+fn write_digits(number: i64, width: usize, out: &mut Vec<u8>) {
+    let (mut digits, mut rest) = ([b'0'; 9], number);
+    for digit in digits.iter_mut().rev().take(width) {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+    }
+    out.extend_from_slice(digits.get(9 - width..).unwrap_or_default());
 }
 
 /// The common form `YYYY-MM-DDTHH:MM:SS[.f{1,9}]Z`, read without the general parser.
@@ -155,6 +196,18 @@ mod tests {
         ];
         for (text, error) in cases {
             assert_eq!(Nanos::parse(text.as_bytes()), Err(error), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_time_is_written_as_the_calendar_has_it(nanos in any::<i64>(), coarse in any::<i32>()) {
+            for nanos in [nanos, i64::from(coarse) * Nanos::SECOND, i64::from(coarse) * 1_000, i64::MIN, i64::MAX] {
+                let time = DateTime::<chrono::Utc>::from_timestamp_nanos(nanos);
+                let text = time.to_rfc3339_opts(chrono::SecondsFormat::Nanos, true);
+                let text = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
+                prop_assert_eq!(Nanos(nanos).to_string(), format!("{text}Z"));
+            }
         }
     }
 

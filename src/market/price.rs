@@ -67,9 +67,14 @@ impl Price {
         let (whole, fraction) = (magnitude / 1_000_000_000, magnitude % 1_000_000_000);
         out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
         if fraction != 0 {
-            let text = format!("{fraction:09}");
             out.push(b'.');
-            out.extend_from_slice(text.trim_end_matches('0').as_bytes());
+            let (mut digits, mut rest) = ([b'0'; 9], fraction);
+            for digit in digits.iter_mut().rev() {
+                *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+                rest /= 10;
+            }
+            let used = digits.iter().rposition(|digit| *digit != b'0').map_or(0, |last| last + 1);
+            out.extend_from_slice(digits.get(..used).unwrap_or_default());
         }
     }
 

@@ -128,6 +128,8 @@ pub struct Node {
     streams: Arc<Streams>,
     now: NowFn,
     embedded: Arc<EmbeddedStore>,
+    /// Cancelled when a drain begins: who stays connected is told to come again elsewhere.
+    draining: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -175,12 +177,7 @@ impl Node {
             bars: BarLimits::of(&config.live, &config.ingest),
         };
         let parts = live::start(&config.live, &ground, &stop, &tasks);
-        let subs = Arc::new(Subs::new(
-            Arc::clone(&storage.store) as _,
-            Arc::clone(&storage.keyring),
-            config.subs.clone(),
-            clocks.mono.clone(),
-        ));
+        let draining = CancellationToken::new();
         let streams = Arc::clone(&parts.streams);
         let app = Arc::new(App {
             gate: Arc::clone(&gate),
@@ -188,8 +185,9 @@ impl Node {
             reader,
             newest: parts.newest,
             streams: parts.streams,
-            subs,
+            subs: subs(&config, &storage, &clocks),
             screener: parts.screener,
+            producers: http::ingest::Producers::new(&config.ingest, draining.clone()),
         });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
@@ -214,6 +212,7 @@ impl Node {
             streams,
             now: clocks.now,
             embedded: storage.store,
+            draining,
             stop,
             tasks,
         };
@@ -274,6 +273,7 @@ impl Node {
         let begun = Instant::now();
         let by = |quarters: u32| begun + limit * quarters / 4;
         self.gate.health.withdraw("node", "draining");
+        self.draining.cancel();
         let moved = self.move_streams(limit / 8).await;
         let [http, admin] = &self.doors;
         http.graceful_shutdown(Some(limit / 4));
@@ -309,7 +309,8 @@ impl Node {
             for live in [&self.streams.live, &self.streams.test] {
                 live.hub().end_some(MOVE_STEPS + 1 - step, retry_ms);
             }
-            if self.streams.tasks.is_empty() {
+            let clients = [&self.streams.live, &self.streams.test].map(|live| live.hub().status().clients);
+            if clients == [0, 0] {
                 break;
             }
             tokio::time::sleep_until(begun + over * step / MOVE_STEPS).await;
@@ -366,6 +367,12 @@ async fn gate(
         mono: clocks.mono.clone(),
         admin_token: SecretString::from(bootstrap::admin_token()?),
     })))
+}
+
+/// The subscriptions as they are stored.
+fn subs(config: &Config, storage: &Storage, clocks: &Clocks) -> Arc<Subs> {
+    let (store, keyring) = (Arc::clone(&storage.store), Arc::clone(&storage.keyring));
+    Arc::new(Subs::new(store, keyring, config.subs.clone(), clocks.mono.clone()))
 }
 
 /// Serves a door until its handle shuts it down.

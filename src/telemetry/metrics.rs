@@ -51,6 +51,8 @@ metrics! {
     ingest_in_flight_bytes: IntGauge = "tapeline_ingest_in_flight_bytes", "memory of requests being taken in", [];
     ingest_requests: IntCounterVec = "tapeline_ingest_requests_total", "requests of ticks, by outcome", ["outcome"];
     ingest_ticks: IntCounterVec = "tapeline_ingest_ticks_total", "ticks posted, by verdict", ["verdict"];
+    ingest_streams: IntGauge = "tapeline_ingest_streams", "producers that are connected to stay", [];
+    ingest_stream_ends: IntCounterVec = "tapeline_ingest_stream_ends_total", "ends of their connections, by reason", ["reason"];
     tape_frames: IntCounter = "tapeline_tape_frames_total", "frames appended and durable", [];
     tape_unacked_frames: IntGauge = "tapeline_tape_unacked_frames", "frames sealed and not acknowledged", [];
     tape_followed: IntGauge = "tapeline_tape_followed", "tapes that are followed", [];

@@ -262,6 +262,8 @@ def main():
     parser.add_argument("--data", required=True, type=pathlib.Path)
     args = parser.parse_args()
     conftest.BINARY, data = args.binary, args.data
+    if not (data / "facts.json").is_file():
+        sys.exit(f"{data} holds no facts.json: name the folder of the data sets, make test-real DATA=folder")
     facts = json.loads((data / "facts.json").read_text())
     folder = pathlib.Path(tempfile.mkdtemp(prefix="tapeline-real-"))
     node = conftest.Node(folder).start()

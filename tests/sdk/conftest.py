@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -14,10 +15,17 @@ BINARY = os.environ.get("TAPELINE_BINARY", str(pathlib.Path(__file__).parents[2]
 
 
 class Node:
-    """`tapeline serve` in a folder. `start` waits until it is ready; `stop` drains it."""
+    """`tapeline serve` in a folder. `start` waits until it is ready; `stop` drains it. `tls` makes it speak TLS alone, by `ca`."""
 
-    def __init__(self, folder, *flags, listen="127.0.0.1:0"):
+    def __init__(self, folder, *flags, listen="127.0.0.1:0", tls=False):
         self.folder, self.flags, self.listen = pathlib.Path(folder), flags, listen
+        self.ca, self.trust = None, None
+        if tls:
+            certs = self.folder / "certs"
+            subprocess.run([BINARY, "cert", "--out", str(certs)], check=True, stdout=subprocess.DEVNULL)
+            self.flags += ("--set", f"http.tls_cert={certs / 'cert.pem'}", "--set", f"http.tls_key={certs / 'key.pem'}")
+            self.ca = certs / "ca.pem"
+            self.trust = ssl.create_default_context(cafile=self.ca)
         self.process, self.keys = None, None
 
     def start(self):
@@ -54,7 +62,7 @@ class Node:
         for name, value in (headers or {}).items():
             request.add_header(name, value)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=self.trust) as answer:
                 return answer.status, answer.headers, json.loads(answer.read())
         except urllib.error.HTTPError as error:
             return error.code, error.headers, json.loads(error.read())

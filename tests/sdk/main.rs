@@ -1,11 +1,11 @@
-//! Foreign clients against the real binary: unmodified SDKs, run by pytest from the
-//! virtual environment that `make test` makes.
+//! Foreign clients against the real binary: unmodified SDKs of Python, Go and JavaScript, run by
+//! pytest from the virtual environment that `make test` makes.
 
 use std::path::Path;
 use std::process::Command;
 
 #[test]
-fn alpaca_py() {
+fn unmodified_sdks() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv/bin/python");
     if !python.exists() {

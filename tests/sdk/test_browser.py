@@ -10,7 +10,7 @@ import time
 
 import pytest
 from conftest import Node
-from test_alpaca_py_stream import trade, wait_for
+from test_alpaca_py_stream import trade, url, wait_for
 
 PAGE = """<!doctype html><title>page</title><script>
 const report = (what) => fetch("/report", {method: "POST", body: JSON.stringify(what)});
@@ -121,7 +121,11 @@ def test_a_ticket_opens_one_stream(node):
 
 
 def test_a_page_of_another_origin_opens_no_websocket(node):
-    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
-               "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": "https://elsewhere.example"}
-    status, _, answer = node.request("GET", "/v2/sip", headers=headers, key=None)
-    assert (status, answer["reason"]) == (403, "origin")
+    from websockets.exceptions import InvalidStatus
+    from websockets.sync.client import connect
+
+    with pytest.raises(InvalidStatus) as refused:
+        connect(url(node), origin="https://elsewhere.example")
+    assert refused.value.response.status_code == 403
+    assert json.loads(refused.value.response.body)["reason"] == "origin"
+    connect(url(node), origin=node.http).close()

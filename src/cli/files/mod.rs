@@ -56,7 +56,7 @@ fn symbol(text: &str) -> Result<Symbol, SymbolError> {
 /// What the lines of `--help` say about files.
 pub(super) const FILES_HELP: &str = "\
 Files:
-  NDJSON  One tick a line, as the stream sends it: {\"T\":\"t\",\"S\":\"AAPL\",\"t\":…,\"p\":…,\"s\":…}
+  NDJSON  One tick a line, an object of Alpaca's stream: {\"T\":\"t\",\"S\":\"AAPL\",\"t\":…,\"p\":…,\"s\":…}
   CSV     A header names the fields: T S t p s x c i z, ap as ax bp bs bx, o h l c v n vw, or
           symbol/ticker/name, time/timestamp/date, price, size, exchange, conditions, id, tape,
           ask_price/ask, ask_size, bid_price/bid, bid_size, open, high, low, close, volume,

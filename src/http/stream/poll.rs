@@ -46,6 +46,7 @@ pub(super) async fn events(
         personal: subscription.terms.personal(app.gate.config.subs.filter_symbols_max),
         start: Some(start),
     };
+    app.streams.live.caught_up().await;
     let mut stream = sse::open(&app, &identity, &mut wanted)?;
     let bytes_max = app.gate.config.live.batch_bytes_max;
     let begun = Instant::now();

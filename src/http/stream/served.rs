@@ -14,13 +14,15 @@ use super::message::{self, Code, Value, Wish};
 use super::session::{Reaction, Session};
 use super::websocket::{Close, POLICY, RESTART};
 use super::wire::{Driven, Wire};
-use crate::live::{Codec, Cursor, End, Gap, Next, Start, Stream, Taken, payload};
+use crate::live::{Codec, Cursor, End, Gap, GapReason, Next, Start, Stream, Taken, payload};
 
 /// A silent client is asked for a sign of life, and is gone when it gives none.
 const PING_AFTER: Duration = Duration::from_secs(30);
 const GONE_AFTER: Duration = Duration::from_secs(90);
 /// Acknowledgements that wait; above it the client's messages are not read.
 const CONTROL_BYTES_MAX: usize = 256 * 1024;
+/// Subscriptions that wait for what came before them.
+const REPLAYS_MAX: usize = 128;
 /// How long after its key the address of a connection says where subscriptions begin.
 const START_WITHIN: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,8 @@ pub(super) struct Served {
     ext: bool,
     /// Where its subscriptions begin, and until when.
     start: Option<(Start, Instant)>,
+    /// It named a time to begin with, and not a cursor.
+    begins_by_time: bool,
     session: Session,
     stream: Stream,
     alive_at: Instant,
@@ -48,6 +52,7 @@ impl Served {
             app,
             codec: session.codec(),
             ext: ask.ext,
+            begins_by_time: false,
             start,
             session,
             stream,
@@ -75,12 +80,15 @@ impl Served {
             self.set(&mut timer);
             let may_read = self.stream.subscriber().control_bytes() <= CONTROL_BYTES_MAX;
             let is_sending = wire.is_sending();
+            if is_sending && self.stall_at.is_none() {
+                self.watch(wire);
+            }
             tokio::select! {
                 biased;
                 driven = wire.drive(may_read) => match driven {
                     Driven::Heard(codec, bytes) => {
                         self.alive_at = Instant::now();
-                        if let Err(close) = self.hear(&bytes, codec) {
+                        if let Err(close) = self.hear(wire, &bytes, codec) {
                             return close;
                         }
                     }
@@ -114,10 +122,12 @@ impl Served {
                 payload(&pieces, self.codec)
             }
             Next::Gap(gap) if self.ext => vec![self.gap(&gap)],
+            // A time in the address of an SDK stays there: a stream begins as far back as it goes.
+            Next::Gap(gap) if gap.reason == GapReason::TooOld && self.begins_by_time => return Ok(()),
             Next::Gap(gap) => {
                 let from = text(gap.from);
                 let why = format!("ticks since {from} are lost to this stream; read them from history");
-                return Err(Close::With(POLICY, why));
+                return Err(Close::Later(POLICY, why));
             }
             Next::End(end) => return Err(self.end(wire, end)),
         };
@@ -126,13 +136,24 @@ impl Served {
             Some(Driven::Sent) => Ok(()),
             Some(ended @ Driven::Ended(_)) => Err(ended.into()),
             _ => {
-                self.stall_at = Some(Instant::now() + self.stall());
+                self.watch(wire);
                 Ok(())
             }
         }
     }
 
-    fn hear(&mut self, bytes: &[u8], codec: Codec) -> Result<(), Close> {
+    /// What is being sent must move from now on.
+    fn watch<IO: AsyncRead + AsyncWrite + Unpin>(&mut self, wire: &mut Wire<IO>) {
+        wire.watch();
+        self.stall_at = Some(Instant::now() + self.stall());
+    }
+
+    fn hear<IO: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut Wire<IO>,
+        bytes: &[u8],
+        codec: Codec,
+    ) -> Result<(), Close> {
         match self.session.hear(bytes, codec, self.stream.asked()) {
             Reaction::Tell(payload) => self.stream.subscriber().tell(payload),
             Reaction::Authenticate { .. } => {}
@@ -140,11 +161,15 @@ impl Served {
                 let start = match self.start_of(wish) {
                     Ok(start) => start,
                     Err(why) => {
-                        self.stream.subscriber().tell(message::error(self.codec, Code::InvalidSyntax));
-                        return Err(Close::With(POLICY, why));
+                        wire.send(self.codec, vec![message::error(self.codec, Code::InvalidSyntax)]);
+                        return Err(Close::Later(POLICY, why));
                     }
                 };
+                if self.stream.replays() >= REPLAYS_MAX {
+                    return Err(Close::Later(POLICY, "too many replays wait".to_owned()));
+                }
                 let codec = self.codec;
+                self.begins_by_time = matches!(start, Some(Start::Since(_)));
                 self.stream.subscribe(&more, start, |asked| Some(message::subscription(codec, asked)));
             }
             Reaction::Unsubscribe(less) => {

@@ -64,6 +64,7 @@ pub(super) async fn events(
         (Err(refused), None) => return Err(refused),
     };
     let mut wanted = Wanted::read(&app, &identity, query.as_deref(), last).await?;
+    app.streams.live.caught_up().await;
     let stream = open(&app, &identity, &mut wanted)?;
     let events = Events::new(app, stream, ticket);
     let pieces = futures::stream::unfold(events, |mut events| async move {

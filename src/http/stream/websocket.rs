@@ -79,7 +79,9 @@ fn upgrade(
         return Err(ApiError::new(StatusCode::FORBIDDEN, message).with("reason", "origin"));
     }
     let ask = Ask::read(request.uri().query(), app.reader.keyring());
+    // An address that is wrong stays wrong: SDKs give up at a 4xx, and that is right here.
     let ask = start.and_then(|start| ask.map(|ask| Ask { start: start.or(ask.start.clone()), ..ask }));
+    let ask = ask.map_err(|why| ApiError::bad_request(why).with("reason", "address"))?;
     let feeds = &app.gate.config.live.feeds;
     let live = match feed {
         TEST_FEED => Some(&app.streams.test),
@@ -127,7 +129,7 @@ struct Connection {
     live: Option<Arc<Live>>,
     codec: Codec,
     shown: Shown,
-    ask: Result<Ask, String>,
+    ask: Ask,
 }
 
 /// Why a connection ends.
@@ -136,6 +138,8 @@ pub(super) enum Close {
     Gone,
     /// With this code and reason.
     With(u16, String),
+    /// The same after a while: clients that come again at once cost less.
+    Later(u16, String),
 }
 
 impl From<Driven> for Close {
@@ -156,32 +160,36 @@ impl Connection {
             Ok(served) => Box::pin(served.run(&mut wire)).await,
             Err(close) => close,
         };
-        if let Close::With(code, reason) = close {
+        if let Close::Later(..) = close {
+            _ = timeout(REFUSED_PAUSE, finish(&mut wire)).await;
+            sleep(REFUSED_PAUSE).await;
+        }
+        if let Close::With(code, reason) | Close::Later(code, reason) = close {
             metrics.live_closed.with_label_values(&[&code.to_string()]).inc();
             wire.close(code, &reason);
         }
         _ = timeout(GOODBYE, finish(&mut wire)).await;
+        _ = timeout(GOODBYE, wire.shutdown()).await;
         metrics.live_connections.dec();
     }
 
     /// Until the client has shown a good key.
     async fn greet<IO: AsyncRead + AsyncWrite + Unpin>(self, wire: &mut Wire<IO>) -> Result<Served, Close> {
         let Self { app, live, codec, shown, ask } = self;
-        let config = &app.gate.config.live;
-        let mut session = Session::new(codec, config.symbols_per_connection_max);
+        let symbols_max = app.gate.config.live.symbols_per_connection_max;
+        let mut session = Session::new(codec, symbols_max);
         wire.send(codec, vec![message::success(codec, "connected")]);
         let refuse = |wire: &mut Wire<IO>, code: Code, reason: String| {
             wire.send(codec, vec![message::error(codec, code)]);
-            Err(Close::With(POLICY, reason))
+            Err(Close::Later(POLICY, reason))
         };
-        let ask = match ask {
-            Ok(ask) => ask,
-            Err(why) => return refuse(wire, Code::InvalidSyntax, why),
-        };
+        // What is read again after a start is history to whoever connects now.
+        _ = timeout(auth_time(&app), app.streams.live.caught_up()).await;
         let Some(live) = live else {
             return refuse(wire, Code::InsufficientSubscription, "there is no such feed".to_owned());
         };
-        let deadline = Instant::now() + Duration::from_millis(config.auth_ms);
+        let auth = auth_time(&app);
+        let mut deadline = Instant::now() + auth;
         let mut key = match shown {
             Shown::Key { id, secret } => Some((id, secret, true)),
             Shown::Nothing => None,
@@ -210,18 +218,18 @@ impl Connection {
                         }
                         Err(NotOpen::Told(code)) => {
                             wire.send(codec, vec![message::error(codec, code)]);
+                            deadline = Instant::now() + auth;
                         }
                         Err(NotOpen::Closed(close)) => return Err(close),
                     },
                     Err(code) => {
                         wire.send(codec, vec![message::error(codec, code)]);
-                        _ = timeout(REFUSED_PAUSE, finish(wire)).await;
-                        sleep(REFUSED_PAUSE).await;
-                        return Err(Close::With(POLICY, "the key was refused".to_owned()));
+                        return Err(Close::Later(POLICY, "the key was refused".to_owned()));
                     }
                 }
             }
-            match timeout_at(deadline, wire.drive(true)).await {
+            let driven = wire.drive(!wire.is_sending());
+            match timeout_at(deadline, driven).await {
                 Err(_) => return refuse(wire, Code::AuthTimeout, "no key was shown in time".to_owned()),
                 Ok(Driven::Heard(of, bytes)) => match session.hear(&bytes, of, &Interest::default()) {
                     Reaction::Authenticate { key: id, secret } => key = Some(by_message(id, secret)),
@@ -233,6 +241,10 @@ impl Connection {
             }
         }
     }
+}
+
+fn auth_time(app: &App) -> Duration {
+    Duration::from_millis(app.gate.config.live.auth_ms)
 }
 
 /// The key of a message. Under two literal names the secret is a token.

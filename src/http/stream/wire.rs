@@ -77,6 +77,8 @@ pub(super) struct Wire<IO> {
     /// Bytes were taken since this was last looked at.
     moved: bool,
     blocked: bool,
+    /// Something was written that a layer below may still hold.
+    unflushed: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
@@ -89,7 +91,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             .max_frame_size(Some(message_bytes_max));
         let inbound = WebSocketContext::new(Role::Server, Some(config));
         let (pipe, outgoing) = (Pipe::default(), VecDeque::new());
-        Self { io, inbound, pipe, outgoing, moved: false, blocked: false }
+        Self { io, inbound, pipe, outgoing, moved: false, blocked: false, unflushed: false }
     }
 
     /// Begins to send a payload. Only when nothing is being sent.
@@ -117,12 +119,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
 
     /// Whether something is being sent.
     pub(super) fn is_sending(&self) -> bool {
-        !self.outgoing.is_empty() || !self.pipe.replies.is_empty()
+        self.unflushed || !self.outgoing.is_empty() || !self.pipe.replies.is_empty()
     }
 
-    /// Whether the peer has not taken the next byte; `false` once after it has taken any.
+    /// Whether the peer has taken nothing since this was last asked, and something waits for it.
     pub(super) fn is_blocked(&mut self) -> bool {
         self.blocked && !std::mem::take(&mut self.moved)
+    }
+
+    /// From now on it is looked at whether the peer takes anything.
+    pub(super) const fn watch(&mut self) {
+        self.moved = false;
+    }
+
+    /// Ends the connection so that what was sent last is read: what still comes is discarded.
+    pub(super) async fn shutdown(&mut self) {
+        _ = tokio::io::AsyncWriteExt::shutdown(&mut self.io).await;
     }
 
     /// Writes and reads until something has come of it. It may be dropped and called again.
@@ -149,8 +161,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         loop {
             if self.outgoing.is_empty() {
                 if self.pipe.replies.is_empty() {
-                    self.blocked = false;
-                    return Pin::new(&mut self.io).poll_flush(cx);
+                    let flushed = Pin::new(&mut self.io).poll_flush(cx);
+                    self.unflushed = flushed.is_pending();
+                    self.blocked = self.unflushed;
+                    return flushed;
                 }
                 self.outgoing.push_back(Bytes::from(std::mem::take(&mut self.pipe.replies)));
             }
@@ -173,7 +187,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     fn advance(&mut self, mut written: usize) {
-        self.moved = true;
+        (self.moved, self.unflushed) = (true, true);
         while let Some(first) = self.outgoing.front_mut() {
             if first.len() > written {
                 first.advance(written);

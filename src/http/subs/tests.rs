@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::history::ReadLimits;
 use crate::history::testing::{World, correction, of, quote_at, time, trade_at};
 use crate::http::openapi::testing::assert_documented;
-use crate::live::Newest;
+use crate::live::{Newest, Screener};
 use crate::market::{Bar, Event, Luld, Nanos, Origin, Row, Status, Tick};
 use crate::tape::{BodyHash, Delivery, Frame, Piece, fixtures};
 
@@ -63,7 +63,8 @@ fn door(world: &World, sets: &[&str]) -> Door {
     let (_, mono) = moved_clock();
     let keyring = Arc::clone(&world.keyring);
     let subs = Arc::new(Subs::new(Arc::clone(&world.store) as _, keyring, config.subs.clone(), mono));
-    let market = MarketData { reader, newest: Arc::clone(&newest), config, clock };
+    let screener = Arc::new(Screener::new(Arc::clone(&reader), config.live.latest_symbols_max, time(NOW)));
+    let market = MarketData { reader, newest: Arc::clone(&newest), screener, config, clock };
     let router = routes::<SubsData>().with_state(SubsData { market, subs }).layer(from_fn(known));
     Door { router, newest, now }
 }

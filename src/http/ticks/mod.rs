@@ -109,7 +109,7 @@ impl From<Answer> for TicksAnswer {
     }
 }
 
-fn verdicts(told: Vec<(u32, Box<Refusal>)>) -> Vec<TickVerdict> {
+pub(super) fn verdicts(told: Vec<(u32, Box<Refusal>)>) -> Vec<TickVerdict> {
     let verdict = |(index, refusal): (u32, Box<Refusal>)| {
         let Refusal { field, value, why, expected } = *refusal;
         TickVerdict {
@@ -161,6 +161,11 @@ async fn post_ticks(
         response.extensions_mut().insert(Kept::new(share));
     }
     response
+}
+
+/// What failed in taking ticks in, as an answer.
+pub(super) fn take_error(error: TakeError) -> ApiError {
+    Failure::Take(error).into()
 }
 
 /// Takes a request in; `now` is the wall clock.
