@@ -21,4 +21,6 @@ mod producers;
 mod proxy;
 mod retention;
 mod retries;
+mod streams;
+mod subscriber;
 mod tls;

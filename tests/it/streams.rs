@@ -1,0 +1,383 @@
+//! Streams of real nodes: clients that do not read, that come back all at once, whose node dies.
+//! What each has been given is counted; nothing is timed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::{join, join_all};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::node::{Node, answer, quote, trade};
+use crate::subscriber::{Client, Door, Pipe};
+
+const TIME: i64 = 1_704_292_200_000_000_000;
+/// Of a client that is to be closed 1008: slow client.
+const SLOW_CLIENT: u64 = 407;
+const POLICY: u16 = 1_008;
+/// The number of the tick after which nothing comes.
+const LAST: u64 = 1_000_000_000;
+const NONE: [u64; 0] = [];
+
+async fn started(folder: &tempfile::TempDir, limits: &[&str]) -> Node {
+    let always = [
+        "access.requests_per_minute=1000000",
+        "access.requests_burst=1000000",
+        "http.source_requests_per_minute=10000000",
+    ];
+    let flags: Vec<&str> = limits.iter().chain(&always).flat_map(|limit| ["--set", limit]).collect();
+    let mut node = Node::new(folder.path(), &flags);
+    node.start().await;
+    node
+}
+
+/// Posts trades of a symbol with these numbers, in requests of so many, one after the other.
+async fn post(node: &Node, symbol: &str, ids: RangeInclusive<u64>, of: usize) {
+    let ids: Vec<u64> = ids.collect();
+    for part in ids.chunks(of) {
+        let ticks: Vec<Value> = part.iter().map(|id| tick(symbol, *id)).collect();
+        let got = node.post_ticks(&ticks, "", None).await;
+        assert_eq!((got.status, got.count("accepted")), (200, part.len() as u64), "{}", got.json);
+    }
+}
+
+fn tick(symbol: &str, id: u64) -> Value {
+    trade(symbol, id, TIME + i64::try_from(id).expect("small") * 1_000)
+}
+
+/// A metric with its labels.
+async fn metric(node: &Node, name: &str) -> Option<f64> {
+    let text = node.client.get(format!("{}/metrics", node.admin)).send().await.expect("metrics");
+    let text = text.text().await.expect("text");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(value.parse().expect("a number"))
+}
+
+/// Waits until the node has closed so many clients that do not read.
+async fn until_closed(node: &Node, count: usize) {
+    const CLOSED: &str = "tapeline_live_closed_total{code=\"1008\"}";
+    let waited = async {
+        while metric(node, CLOSED).await.unwrap_or_default() < count as f64 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), waited).await.is_ok(), "never closed: {count}");
+}
+
+/// Resident memory of the node, in KiB: now (`VmRSS`) or at its peak (`VmHWM`).
+fn memory_kib(node: &Node, what: &str) -> u64 {
+    let pid = node.pid().expect("the node runs").as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status of the process");
+    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).expect("memory");
+    line.split_whitespace().next().and_then(|text| text.parse().ok()).expect("a number")
+}
+
+/// Numbers that are there twice.
+fn twice(ids: &[u64]) -> Vec<u64> {
+    let mut seen = BTreeSet::new();
+    ids.iter().copied().filter(|id| !seen.insert(*id)).collect()
+}
+
+fn missing(ids: &[u64], wanted: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    let seen: BTreeSet<u64> = ids.iter().copied().collect();
+    wanted.into_iter().filter(|id| !seen.contains(id)).take(10).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_stalled_reader_costs_the_others_nothing() {
+    const TICKS: u64 = 12_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = started(&folder, &["live.outbox_bytes_max=65536", "live.stall_ms=2000"]).await;
+    let (door, all) = (Door::of(&node), json!({"trades": ["*"]}));
+    let mut stalled = Client::subscribe(&door, Pipe::Narrow, "", &all).await;
+    let mut others = join_all((0..49).map(|_| Client::subscribe(&door, Pipe::Wide, "", &all))).await;
+    let everything: Vec<u64> = (1..=TICKS).collect();
+    let reading = join_all(
+        others.iter_mut().map(|client| client.until("every tick", |client| client.ids.len() as u64 >= TICKS)),
+    );
+    join(post(&node, "STALL", 1..=TICKS, 200), reading).await;
+    for client in &others {
+        assert!(client.ids == everything, "each tick once, in order");
+    }
+    until_closed(&node, 1).await;
+    stalled.until_closed().await;
+    assert_eq!((stalled.errors.as_slice(), stalled.closed), (&[SLOW_CLIENT][..], Some(POLICY)));
+    assert!((stalled.ids.len() as u64) < TICKS, "it took everything: it did not stall");
+    assert!(everything.starts_with(&stalled.ids), "what it was given has no hole");
+    // The others are live still.
+    let reading = join_all(
+        others.iter_mut().map(|client| client.until("one more", |client| client.ids.last() == Some(&LAST))),
+    );
+    join(post(&node, "STALL", LAST..=LAST, 1), reading).await;
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_stalled_readers_leave_memory_bounded() {
+    const STALLED: usize = 300;
+    const TICKS: u64 = 24_000;
+    // The limits below add up to some 30 MiB; outboxes share their bytes, and a connection is small.
+    // A copy of the load for each client would be a gigabyte.
+    const MORE_KIB_MAX: u64 = 96 * 1024;
+    let folder = tempfile::tempdir().expect("a folder");
+    let limits = [
+        "live.outbox_bytes_max=65536",
+        "live.batch_bytes_max=65536",
+        "live.stall_ms=2000",
+        "live.heartbeat_ms=200",
+        "live.backlog_bytes_max=4194304",
+        "live.scan_cache_bytes_max=4194304",
+        "tape.tail_bytes_max=16777216",
+    ];
+    let mut node = started(&folder, &limits).await;
+    let (door, all) = (Door::of(&node), json!({"trades": ["*"]}));
+    let mut stalled =
+        join_all((0..STALLED).map(|_| Client::subscribe(&door, Pipe::Narrow, "?ext=1", &all))).await;
+    join_all(stalled.iter_mut().map(|client| client.until("a cursor", |client| client.cursor.is_some())))
+        .await;
+    let before = memory_kib(&node, "VmRSS");
+    post(&node, "STALL", 1..=TICKS, 400).await;
+    until_closed(&node, STALLED).await;
+    let more = memory_kib(&node, "VmHWM").saturating_sub(before);
+    assert!(more < MORE_KIB_MAX, "{more} KiB for {STALLED} clients that do not read");
+    join_all(stalled.iter_mut().map(Client::until_closed)).await;
+    // Who reads at last is told, unless it came too late for that.
+    let told: Vec<&Client> = stalled.iter().filter(|client| client.errors == [SLOW_CLIENT]).collect();
+    assert!(!told.is_empty(), "nobody was told why");
+    assert!(told.iter().all(|client| client.closed == Some(POLICY)), "who is told is closed 1008");
+    // Some of those come back, and have everything.
+    let mut back: Vec<Client> = Vec::new();
+    for client in told.into_iter().take(10) {
+        let cursor = client.cursor.as_deref().expect("a cursor comes with the 407");
+        let query = format!("?ext=1&cursor={cursor}");
+        let mut again = Client::subscribe(&door, Pipe::Wide, &query, &all).await;
+        again.ids.splice(0..0, client.ids.iter().copied());
+        back.push(again);
+    }
+    let reading = join_all(
+        back.iter_mut().map(|client| client.until("what is new", |client| client.ids.contains(&LAST))),
+    );
+    join(post(&node, "STALL", LAST..=LAST, 1), reading).await;
+    for client in &back {
+        assert_eq!(missing(&client.ids, (1..=TICKS).chain([LAST])), NONE, "there is a hole");
+        assert_eq!(client.gaps, 0);
+    }
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resume_storm() {
+    const CLIENTS: u64 = 200;
+    const SYMBOLS: u64 = 10;
+    const BEFORE: u64 = 20_000;
+    const MEANWHILE: u64 = 2_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    // The tail holds a part of what they lack; the rest is read from the tape.
+    let limits = ["live.heartbeat_ms=100", "tape.tail_bytes_max=1048576"];
+    let mut node = started(&folder, &limits).await;
+    let (door, all) = (Door::of(&node), json!({"trades": ["*"]}));
+    let mut first = Client::subscribe(&door, Pipe::Wide, "?ext=1", &all).await;
+    first.until("a cursor", |client| client.cursor.is_some()).await;
+    let query = format!("?ext=1&cursor={}", first.cursor.take().expect("a cursor"));
+    drop(first);
+    let symbol = |of: u64| format!("STORM{}", of % SYMBOLS);
+    let storm_ticks = async |ids: RangeInclusive<u64>| {
+        let ids: Vec<u64> = ids.collect();
+        for part in ids.chunks(200) {
+            let ticks: Vec<Value> = part.iter().map(|id| tick(&symbol(*id), *id)).collect();
+            assert_eq!(node.post_ticks(&ticks, "", None).await.status, 200);
+        }
+    };
+    storm_ticks(1..=BEFORE).await;
+    let mut live = Client::subscribe(&door, Pipe::Wide, "", &all).await;
+    let end = BEFORE + MEANWHILE;
+    let storm = join_all((0..CLIENTS).map(async |number| {
+        let own = json!({"trades": [symbol(number)]});
+        let mut client = Client::subscribe(&door, Pipe::Wide, &query, &own).await;
+        let wanted: Vec<u64> = (1..=end).filter(|id| id % SYMBOLS == number % SYMBOLS).collect();
+        client.until("all it lacks", |client| client.ids.len() >= wanted.len()).await;
+        assert_eq!((twice(&client.ids), missing(&client.ids, wanted)), (vec![], vec![]), "client {number}");
+        assert_eq!(client.gaps, 0);
+    }));
+    let in_order = live.until("every tick", |client| client.ids.len() as u64 >= MEANWHILE);
+    join(join(storm, in_order), storm_ticks(BEFORE + 1..=end)).await;
+    assert_eq!((twice(&live.ids), missing(&live.ids, BEFORE + 1..=end)), (vec![], vec![]), "who is live");
+    for of in 0..SYMBOLS {
+        // A frame's ticks are sorted by series: the order is that of each symbol.
+        let own: Vec<u64> = live.ids.iter().copied().filter(|id| id % SYMBOLS == of).collect();
+        assert!(own.is_sorted(), "who is live gets the ticks of a symbol in order");
+    }
+    assert_eq!(node.stop().await, Some(0));
+}
+
+/// A client over all of its connections.
+struct Follower {
+    symbol: String,
+    cursor: Option<String>,
+    /// What each of its connections gave.
+    given: Vec<Vec<u64>>,
+}
+
+impl Follower {
+    /// Connects where it was, and reads until the node dies or the last tick is there.
+    async fn follow(&mut self, door: &Door, ready: &Semaphore) {
+        let query = match &self.cursor {
+            Some(cursor) => format!("?ext=1&cursor={cursor}"),
+            None => "?ext=1".to_owned(),
+        };
+        let mut client =
+            Client::subscribe(door, Pipe::Wide, &query, &json!({"trades": [&self.symbol]})).await;
+        if self.cursor.is_none() {
+            client.until("its first cursor", |client| client.cursor.is_some()).await;
+        }
+        ready.add_permits(1);
+        while client.closed.is_none() && !client.ids.contains(&LAST) {
+            client.next().await;
+        }
+        assert_eq!((client.gaps, client.errors.as_slice()), (0, &[][..]));
+        self.cursor = client.cursor.take().or(self.cursor.take());
+        self.given.push(client.ids);
+    }
+}
+
+/// A request with its key.
+type Request = (String, Vec<Value>);
+
+/// The next requests, each of ticks of all symbols.
+fn requests(next: &mut u64, symbols: usize, count: usize) -> impl Iterator<Item = Request> {
+    let first = *next;
+    *next += 30 * count as u64;
+    (first..*next).step_by(30).map(move |first| {
+        let symbol = |id: u64| format!("BACK{}", id % symbols as u64);
+        (format!("request-{first}"), (first..first + 30).map(|id| tick(&symbol(id), id)).collect())
+    })
+}
+
+/// Posts all of these at once, and kills the node when one is acknowledged; answers those that were not.
+async fn killed_under(node: &Node, requests: Vec<Request>) -> Vec<Request> {
+    let acked = AtomicBool::new(false);
+    let posts = join_all(requests.iter().map(async |(key, ticks)| {
+        let got = node.post_ticks(ticks, "", Some(key)).await;
+        assert!(got.status == 200 || got.status == 0, "{}: {}", got.status, got.json);
+        acked.fetch_or(got.status == 200, Ordering::Relaxed);
+        got.status
+    }));
+    let killer = async {
+        while !acked.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        node.kill_now();
+    };
+    let (statuses, ()) = join(posts, killer).await;
+    requests
+        .into_iter()
+        .zip(statuses)
+        .filter(|(_, status)| *status == 0)
+        .map(|(request, _)| request)
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_and_come_back() {
+    const CLIENTS: usize = 30;
+    const SYMBOLS: usize = 6;
+    const KILLS: usize = 5;
+    const REQUESTS: usize = 40;
+    const AT_ONCE: usize = 16;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = started(&folder, &["live.heartbeat_ms=100", "history.linger_ms=300"]).await;
+    let mut followers: Vec<Follower> = (0..CLIENTS)
+        .map(|number| Follower {
+            symbol: format!("BACK{}", number % SYMBOLS),
+            cursor: None,
+            given: Vec::new(),
+        })
+        .collect();
+    let (mut next, mut pending, mut cut) = (1_u64, Vec::new(), 0);
+    for round in 0..=KILLS {
+        let (door, ready) = (Door::of(&node), Semaphore::new(0));
+        let follow = join_all(followers.iter_mut().map(|follower| follower.follow(&door, &ready)));
+        let posting = async {
+            let everybody = u32::try_from(CLIENTS).expect("few");
+            // In the first round each has a cursor before there is a tick; later ticks come at once.
+            let wait = if round == 0 { everybody } else { 0 };
+            drop(ready.acquire_many(wait).await.expect("open"));
+            let again = std::mem::take(&mut pending);
+            let first = again.into_iter().chain(requests(&mut next, SYMBOLS, REQUESTS));
+            for (key, ticks) in first {
+                assert_eq!(node.post_ticks(&ticks, "", Some(&key)).await.status, 200);
+            }
+            let _all = ready.acquire_many(everybody).await.expect("open");
+            if round == KILLS {
+                let last: Vec<Value> = (0..SYMBOLS).map(|of| tick(&format!("BACK{of}"), LAST)).collect();
+                assert_eq!(node.post_ticks(&last, "", None).await.status, 200);
+            } else {
+                pending = killed_under(&node, requests(&mut next, SYMBOLS, AT_ONCE).collect()).await;
+                cut += pending.len();
+            }
+        };
+        join(follow, posting).await;
+        if round < KILLS {
+            node.kill().await;
+            node.start().await;
+        }
+    }
+    assert!(cut > 0, "no request was under way when the node died");
+    let mut history = BTreeMap::new();
+    for of in 0..SYMBOLS {
+        let symbol = format!("BACK{of}");
+        let ticks = node.history("trades", &symbol, "").await;
+        let ids: Vec<u64> = ticks.iter().filter_map(|tick| tick["i"].as_u64()).collect();
+        assert_eq!(twice(&ids), NONE, "history has each once");
+        history.insert(symbol, ids);
+    }
+    for (number, follower) in followers.iter().enumerate() {
+        let all = follower.given.concat();
+        let wanted = &history[&follower.symbol];
+        assert_eq!(missing(&all, wanted.iter().copied()), NONE, "client {number} lacks what history has");
+        assert_eq!(missing(wanted, all), NONE, "client {number} was given what history has not");
+        for (round, given) in follower.given.iter().enumerate() {
+            assert_eq!(twice(given), NONE, "client {number}, connection {round}: twice without a resume");
+        }
+    }
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_memory_cut_to_nothing() {
+    const REQUESTS: u64 = 6_000;
+    const AT_ONCE: usize = 64;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = started(&folder, &["tape.requests_bytes_max=1048576"]).await;
+    let door = Door::of(&node);
+    let all = json!({"trades": ["*"], "quotes": ["*"]});
+    let mut client = Client::subscribe(&door, Pipe::Wide, "", &all).await;
+    let posting = async {
+        for _ in 0..2 {
+            let numbers: Vec<u64> = (1..=REQUESTS).collect();
+            for part in numbers.chunks(AT_ONCE) {
+                // Quotes have no number of an exchange: only their request tells that they are the same.
+                let posts = part.iter().map(|number| {
+                    let body = quote("AGAIN", *number, TIME).to_string();
+                    let request = node.post("", "application/x-ndjson", body);
+                    answer(request.header("Idempotency-Key", format!("request-{number}")))
+                });
+                for got in join_all(posts).await {
+                    assert_eq!((got.status, got.count("accepted")), (200, 1), "{}", got.json);
+                }
+            }
+        }
+        post(&node, "AGAIN", LAST..=LAST, 1).await;
+    };
+    let reading = client.until("the last tick", |client| client.ids.last() == Some(&LAST));
+    join(posting, reading).await;
+    assert_eq!(missing(&client.ids, 1..=REQUESTS), NONE, "given twice it may be, but not never");
+    assert!(!twice(&client.ids).is_empty(), "nothing was forgotten: this shows nothing");
+    let reach = metric(&node, "tapeline_live_requests_reach_seconds").await;
+    assert!(reach.is_some_and(|seconds| seconds >= 0.0), "how far back they are known: {reach:?}");
+    let history = node.history("quotes", "AGAIN", "").await;
+    assert_eq!(history.len() as u64, REQUESTS, "history has each once all the same");
+    assert_eq!(node.stop().await, Some(0));
+}
