@@ -58,8 +58,9 @@ async fn metric(node: &Node, name: &str) -> Option<f64> {
 /// Waits until the node has closed so many clients that do not read.
 async fn until_closed(node: &Node, count: usize) {
     const CLOSED: &str = "tapeline_live_closed_total{code=\"1008\"}";
+    let least = f64::from(u32::try_from(count).expect("a few"));
     let waited = async {
-        while metric(node, CLOSED).await.unwrap_or_default() < count as f64 {
+        while metric(node, CLOSED).await.unwrap_or_default() < least {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -223,8 +224,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 }
                 Err(_) => return Poll::Ready(Driven::Ended(None)),
             }
-            let mut bytes = [0; READ_BYTES];
-            let mut into = ReadBuf::new(&mut bytes);
+            // Not filled with zeros at each wake.
+            let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
+            let mut into = ReadBuf::uninit(&mut bytes);
             match Pin::new(&mut self.io).poll_read(cx, &mut into) {
                 Poll::Ready(Ok(())) if !into.filled().is_empty() => {
                     self.pipe.incoming.extend_from_slice(into.filled());
