@@ -70,10 +70,7 @@ pub(crate) struct LiveArgs {
 }
 
 /// How long after the last tick was due readers wait for what is missing.
-#[cfg(not(test))]
 const DRAIN: u64 = 20_000_000_000;
-#[cfg(test)]
-const DRAIN: u64 = 500_000_000;
 
 /// What the rows work with.
 pub(crate) struct Bench {

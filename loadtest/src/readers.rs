@@ -308,12 +308,12 @@ impl Readers {
         Ok(())
     }
 
-    /// Reads until every reader that reads has everything, or an instant.
+    /// Reads until every reader that reads has everything or was closed, or an instant.
     pub(crate) fn finish(&mut self, until: u64) -> anyhow::Result<()> {
         let end = self.tally.schedule.end();
-        while now() < until
-            && !self.clients.iter().all(|client| client.stalled || client.ledger.lost(end) == 0)
-        {
+        let ended =
+            |client: &Client| client.stalled || client.phase == Phase::Closed || client.ledger.lost(end) == 0;
+        while now() < until && !self.clients.iter().all(ended) {
             self.pump((now() + 5_000_000).min(until))?;
         }
         // What comes twice comes now.
@@ -361,7 +361,7 @@ impl Readers {
                 self.opened(at);
             }
             if event.is_readable() || event.is_read_closed() {
-                self.read(at);
+                self.read(at, event.is_read_closed());
             }
         }
         self.events = events;
@@ -394,9 +394,9 @@ impl Readers {
         }
     }
 
-    fn read(&mut self, at: usize) {
+    fn read(&mut self, at: usize, ends: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let ended = self.read_with(at, &mut buffer);
+        let ended = self.read_with(at, &mut buffer, ends);
         self.buffer = buffer;
         match ended {
             Ok(true) => {}
@@ -405,8 +405,9 @@ impl Readers {
         }
     }
 
-    /// Reads what there is; answers whether the connection stands.
-    fn read_with(&mut self, at: usize, buffer: &mut Vec<u8>) -> anyhow::Result<bool> {
+    /// Reads what there is, to its end where the server has ended it; answers whether the
+    /// connection stands.
+    fn read_with(&mut self, at: usize, buffer: &mut Vec<u8>, ends: bool) -> anyhow::Result<bool> {
         let Some(client) = self.clients.get_mut(at) else { return Ok(true) };
         if client.stalled {
             return Ok(true);
@@ -425,7 +426,7 @@ impl Readers {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
                 Err(error) => return Err(error.into()),
             };
-            let emptied = came < room.len();
+            let emptied = came < room.len() && !ends;
             let bytes = buffer.get(..held + came).unwrap_or_default();
             let used = client.take(bytes, &self.speaks, &mut self.tally, &mut self.refused)?;
             client.left.clear();

@@ -87,31 +87,26 @@ fn measured(number: u8, figures: (f64, f64), note: String) -> Row {
     Row { figures: Some(figures), note, ..blank(number) }
 }
 
-/// The best rung of the ladder that leaves no backlog.
+/// The best rung of the ladder that leaves no backlog. A rung that does is tried once more, for
+/// something else may have come in between.
 fn climb(mut rung: impl FnMut((u64, u64)) -> anyhow::Result<Run>) -> anyhow::Result<(Run, String)> {
     let mut best: Option<(Run, String)> = None;
     for rate in LADDER {
-        let run = rung(*rate)?;
-        let clean = run.audit.is_clean() && run.audit.closed == 0;
-        if run.p50 > BACKLOG_MS || !clean {
-            if best.is_none() || !clean {
-                let note = format!(
-                    "{}/s in requests of {}: {}, p50 {:.0} ms",
-                    rate.0 * rate.1,
-                    rate.1,
-                    run.note(),
-                    run.p50
-                );
-                return best.context(note);
-            }
+        let per_second = rate.0 * rate.1;
+        let mut run = rung(*rate)?;
+        if run.p50 > BACKLOG_MS {
+            run = rung(*rate)?;
+        }
+        anyhow::ensure!(run.audit.is_clean() && run.audit.closed == 0, "{per_second}/s: {}", run.note());
+        if run.p50 > BACKLOG_MS {
             break;
         }
         if best.as_ref().is_none_or(|(known, _)| run.per_core_second() > known.per_core_second()) {
-            let note = format!("{}/s, p99 {:.1} ms, {}", rate.0 * rate.1, run.p99, run.note());
+            let note = format!("{per_second}/s, p99 {:.1} ms, {}", run.p99, run.note());
             best = Some((run, note));
         }
     }
-    best.context("nothing was delivered")
+    best.context("not even the lowest rate is held without a backlog")
 }
 
 fn throughput(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {

@@ -257,7 +257,7 @@ async fn run(seed: u64) -> (usize, usize) {
         for _ in 0..world.frames.len() + 50 {
             client.take(4, false).await;
             *world.clock.lock() += 500;
-            tokio::time::advance(std::time::Duration::from_millis(500)).await;
+            tokio::time::advance(Duration::from_millis(500)).await;
         }
         check(client, &world, seed);
     }
@@ -478,7 +478,7 @@ async fn bids(stream: &mut Stream) -> Vec<(String, f64)> {
 async fn of_quotes_that_are_conflated_the_latest_goes_out_and_no_cursor_passes_one_that_waits() {
     let world = World::new(1 << 20, 1 << 20).await;
     let live = &world.nodes[0].live;
-    let personal = Personal::new(Some(std::time::Duration::from_millis(100)), None);
+    let personal = Personal::new(Some(Duration::from_millis(100)), None);
     let mut stream = live.open(StreamAsk { personal, ..ask() }).unwrap();
     let mut wanted = Interest::default();
     wanted.insert_all(Channel::Quotes);
@@ -493,7 +493,7 @@ async fn of_quotes_that_are_conflated_the_latest_goes_out_and_no_cursor_passes_o
     assert_eq!(bids(&mut stream).await, []);
     let next = |stream: &Stream| stream.cursor().unwrap().tapes.get(&TapeId(9)).map(|own| own.next);
     assert_eq!(next(&stream), Some(1), "the quotes of frame 1 wait");
-    tokio::time::advance(std::time::Duration::from_millis(101)).await;
+    tokio::time::advance(Duration::from_millis(101)).await;
     assert_eq!(
         bids(&mut stream).await,
         [("A".to_owned(), 3.0), ("B".to_owned(), 1.0), ("C".to_owned(), 1.0)]
@@ -501,7 +501,7 @@ async fn of_quotes_that_are_conflated_the_latest_goes_out_and_no_cursor_passes_o
     assert_eq!(next(&stream), Some(4));
     accept(quotes(4, &[("A", 4)]));
     assert_eq!((bids(&mut stream).await, next(&stream)), (vec![], Some(4)));
-    tokio::time::advance(std::time::Duration::from_millis(101)).await;
+    tokio::time::advance(Duration::from_millis(101)).await;
     assert_eq!(bids(&mut stream).await, [("A".to_owned(), 4.0)]);
 }
 
