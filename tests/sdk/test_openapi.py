@@ -21,6 +21,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 # Operations whose answers have no end, or are no HTTP any more. Each has tests of its own, with clients of its kind.
 STREAMS = [
     "stream",  # server-sent events: test_streams.py
+    "ingest",  # its body has no end: tests/it/producers.rs
     "feedStream",  # WebSocket: test_alpaca_py_stream.py, tests/it/streams.rs
     "feedStreamSince",
     "feedStreamAfter",
