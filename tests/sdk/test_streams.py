@@ -104,6 +104,30 @@ def test_the_long_poll_gives_each_tick_once(node):
     assert node.request("GET", "/v1/subscriptions/none/events")[0] == 404
 
 
+def test_a_connection_attaches_to_a_subscription(node):
+    from test_alpaca_py_stream import raw
+
+    body = json.dumps({"symbols": ["ATT"], "kinds": ["trades"], "filter": {"min_size": 50}}).encode()
+    status, _, made = node.request("POST", "/v1/subscriptions", body, {"Content-Type": "application/json"})
+    assert status == 201, made
+    key = node.keys["read"]
+    headers = {"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]}
+    connection, _, receive = raw(node, f"/v2/sip?subscription={made['id']}", headers, "json")
+    assert [receive()[0]["msg"], receive()[0]["msg"]] == ["connected", "authenticated"]
+    ack = receive()[0]
+    assert (ack["T"], ack["trades"], ack["quotes"]) == ("subscription", ["ATT"], [])
+    node.post([trade("ATT", 1, s=10), trade("ATT", 2), trade("NOT", 3)])
+    assert [tick["i"] for tick in receive()] == [2], "its filter holds"
+    connection.close()
+    events = Events(node, f"subscription={made['id']}")
+    wait_for(lambda: events.events, "the first event")
+    node.post([trade("ATT", 4, s=10), trade("ATT", 5)])
+    wait_for(lambda: events.ids() == [5], "what its filter lets through")
+    connection, _, receive = raw(node, "/v2/sip?subscription=none", headers, "json")
+    assert [receive()[0].get("msg"), receive()[0].get("code")] == ["connected", 409]
+    connection.close()
+
+
 def test_bars_close_by_the_time_of_the_ticks(node):
     stream = client(node)
     stream.stream.subscribe_bars(stream.take, "BAR")
