@@ -39,15 +39,12 @@ sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 fmt: ## format the source
 	cargo fmt --all
 
-.PHONY: python-env browser-env
+.PHONY: python-env browser-env sdk-env
 python-env:
 	scripts/python-env
 
 browser-env:
 	scripts/browser-env
-.PHONY: python-env sdk-env
-python-env:
-	scripts/python-env
 
 sdk-env:
 	scripts/sdk-env

@@ -199,7 +199,7 @@ impl Resume {
         if self.reading.is_some() {
             return ResumeStep::Wait(now.after(ASK_AGAIN_MS));
         }
-        let Some(mut want) = self.wants.pop_front() else { return ResumeStep::Done };
+        let Some(mut want) = self.wants.remove(self.next_want(tail, now)) else { return ResumeStep::Done };
         let (first, last) = (*want.seqs.start(), *want.seqs.end());
         if let Some(frame) = tail.frame(want.tape, first) {
             let frame = Arc::clone(frame);
@@ -229,6 +229,19 @@ impl Resume {
         let step = ResumeStep::Read { tape: want.tape, seqs: want.seqs.clone(), at: want.at };
         self.reading = Some(want);
         step
+    }
+
+    /// Which want comes next: what is no longer in memory, for it is older, and then the tapes by
+    /// turns, as their frames were received. No order is promised between tapes; this is the one
+    /// that clients expect.
+    fn next_want(&self, tail: &Tail, now: Mono) -> usize {
+        let received = |want: &Want| tail.frame(want.tape, *want.seqs.start()).map(|frame| frame.received);
+        let is_older = |want: &Want| want.again <= now && received(want).is_none();
+        if let Some(at) = self.wants.iter().position(is_older) {
+            return at;
+        }
+        let in_memory = self.wants.iter().enumerate().filter_map(|(at, want)| Some((received(want)?, at)));
+        in_memory.min().map_or(0, |(_, at)| at)
     }
 
     /// The answer to [`ResumeStep::Read`]: the frames, ascending, or `None` where nobody could be
