@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap};
-use reqwest::{Certificate, Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
@@ -165,28 +165,9 @@ impl Connection {
     pub(super) async fn open(
         &self,
         make: impl Fn() -> RequestBuilder,
-        mut on_wait: impl FnMut(&str),
-    ) -> Result<reqwest::Response, ClientError> {
-        let begun = tokio::time::Instant::now();
-        let mut backoff = Backoff::new(self.patience);
-        loop {
-            let (why, at_least) = match make().send().await {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => {
-                    let (status, headers) = (response.status(), response.headers().clone());
-                    let message = message_of(&response.bytes().await.unwrap_or_default());
-                    if !is_transient(status) {
-                        return Err(ClientError::Refused { status, message });
-                    }
-                    (format!("{}: {message}", status.as_u16()), retry_after(&headers))
-                }
-                Err(error) => (failed(&error)?, Duration::ZERO),
-            };
-            let wait = backoff.next(begun.elapsed(), at_least);
-            let wait = wait.ok_or_else(|| ClientError::Away { after: begun.elapsed(), why: why.clone() })?;
-            on_wait(&why);
-            tokio::time::sleep(wait / self.hurry).await;
-        }
+        on_wait: impl FnMut(&str),
+    ) -> Result<Response, ClientError> {
+        self.patiently(async || answered(make()).await, on_wait).await
     }
 
     /// Sends a request until it is answered by something else than "later": at once where the
@@ -200,21 +181,29 @@ impl Connection {
     pub(super) async fn send(
         &self,
         make: impl Fn() -> RequestBuilder,
-        mut on_wait: impl FnMut(&str),
+        on_wait: impl FnMut(&str),
     ) -> Result<(HeaderMap, Vec<u8>), ClientError> {
+        let attempt = async || {
+            let response = answered(make()).await?;
+            let headers = response.headers().clone();
+            let body = response.bytes().await.map_err(|error| Failed::of(&error))?;
+            Ok((headers, body.to_vec()))
+        };
+        self.patiently(attempt, on_wait).await
+    }
+
+    async fn patiently<T>(
+        &self,
+        attempt: impl AsyncFn() -> Result<T, Failed>,
+        mut on_wait: impl FnMut(&str),
+    ) -> Result<T, ClientError> {
         let begun = tokio::time::Instant::now();
         let mut backoff = Backoff::new(self.patience);
         loop {
-            let (why, at_least) = match once(make()).await {
-                Ok((status, headers, body)) if status.is_success() => return Ok((headers, body)),
-                Ok((status, headers, body)) => {
-                    let message = message_of(&body);
-                    if !is_transient(status) {
-                        return Err(ClientError::Refused { status, message });
-                    }
-                    (format!("{}: {message}", status.as_u16()), retry_after(&headers))
-                }
-                Err(error) => (failed(&error)?, Duration::ZERO),
+            let (why, at_least) = match attempt().await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::ForGood(error)) => return Err(error),
+                Err(Failed::ForNow(why, at_least)) => (why, at_least),
             };
             let wait = backoff.next(begun.elapsed(), at_least);
             let wait = wait.ok_or_else(|| ClientError::Away { after: begun.elapsed(), why: why.clone() })?;
@@ -224,22 +213,39 @@ impl Connection {
     }
 }
 
-async fn once(request: RequestBuilder) -> Result<(StatusCode, HeaderMap, Vec<u8>), reqwest::Error> {
-    let response = request.send().await?;
-    let (status, headers) = (response.status(), response.headers().clone());
-    let body = response.bytes().await?;
-    Ok((status, headers, body.to_vec()))
+/// Why an attempt failed.
+enum Failed {
+    /// Again it would fail the same.
+    ForGood(ClientError),
+    /// It may succeed later, at the earliest after so long.
+    ForNow(String, Duration),
 }
 
-/// Why a request had no answer, where it may have one later.
-fn failed(error: &reqwest::Error) -> Result<String, ClientError> {
-    if error.is_builder() {
-        return Err(ClientError::Request(reason(error)));
+impl Failed {
+    fn of(error: &reqwest::Error) -> Self {
+        if error.is_builder() {
+            return Self::ForGood(ClientError::Request(reason(error)));
+        }
+        if is_untrusted(error) {
+            return Self::ForGood(ClientError::Untrusted(reason(error)));
+        }
+        Self::ForNow(reason(error), Duration::ZERO)
     }
-    if is_untrusted(error) {
-        return Err(ClientError::Untrusted(reason(error)));
+}
+
+/// An answer that is a success.
+async fn answered(request: RequestBuilder) -> Result<Response, Failed> {
+    let response = request.send().await.map_err(|error| Failed::of(&error))?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    if status.is_success() {
+        return Ok(response);
     }
-    Ok(reason(error))
+    let message = message_of(&response.bytes().await.map_err(|error| Failed::of(&error))?);
+    if is_transient(status) {
+        Err(Failed::ForNow(format!("{}: {message}", status.as_u16()), retry_after(&headers)))
+    } else {
+        Err(Failed::ForGood(ClientError::Refused { status, message }))
+    }
 }
 
 /// The innermost cause, which is what a person can act on ("connection refused").

@@ -2,15 +2,15 @@
 //!
 //! | part | what it does | in memory |
 //! |---|---|---|
-//! | [`Interest`] | what a client asked for, by channel and symbol | 100 B a symbol |
+//! | [`Interest`] | what a client asked for, by channel and symbol | `live.symbols_per_connection_max` |
 //! | [`Hub`] | each delivery to those who asked, encoded once a form, nobody waited for | `live.backlog_bytes_max` of deliveries |
 //! | `Outbox` | what waits for one client; its bytes are shared | `live.outbox_bytes_max` a client |
-//! | [`Stream`] | one client: its replay, its place in the hub, its cursor | some 2 KB |
+//! | [`Stream`] | one client: its replay, its place in the hub, its cursor | its share of `live.replay_requests_bytes_max` while it replays |
 //! | `Scans` | tapes read for those who resume, a few at once, shared | `live.scan_cache_bytes_max` |
 //! | [`OpenBars`] | minute and daily bars, folded as trades come and told as they close | `live.bars_bytes_max` |
 //! | [`Latest`] | the latest trade and quote of each symbol | some 400 B a symbol, as much again with bars |
 //! | [`Newest`] | behind it history, once for all who ask | |
-//! | [`Activity`], [`Screener`] | what is traded on the day, and moves | some 100 B a symbol |
+//! | [`Activity`], [`Screener`] | what is traded on the day, and moves | `live.latest_symbols_max` symbols |
 //!
 //! What it promises. Each accepted tick of a request reaches a client once (the view's memory of
 //! requests); in order a tape and a series. Backfills reach neither streams nor latest values. A

@@ -204,6 +204,17 @@ def raw(node, path="/v2/sip", headers=None, codec="msgpack"):
     return connection, lambda message: connection.send(pack(message)), lambda: unpack(connection.recv(20))
 
 
+def subscribed(node, path, symbol):
+    """A bare connection in JSON that has subscribed to a symbol's trades: (connection, receive)."""
+    key = node.keys["read"]
+    headers = {"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]}
+    connection, send, receive = raw(node, path, headers, "json")
+    receive(), receive()
+    send({"action": "subscribe", "trades": [symbol]})
+    assert receive()[0]["T"] == "subscription"
+    return connection, receive
+
+
 @pytest.mark.parametrize("codec", ["msgpack", "json"])
 def test_wrong_keys_and_bad_messages_are_told(node, codec):
     key = node.keys["read"]
@@ -260,17 +271,7 @@ def test_no_key_in_time_and_no_such_feed(tmp_path):
 
 
 def test_a_cursor_brings_back_what_was_missed(node):
-    key = node.keys["read"]
-    headers = {"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]}
-
-    def connect(path):
-        connection, send, receive = raw(node, path, headers, "json")
-        receive(), receive()
-        send({"action": "subscribe", "trades": ["CUR"]})
-        assert receive()[0]["T"] == "subscription"
-        return connection, receive
-
-    connection, receive = connect("/v2/sip?ext=1")
+    connection, receive = subscribed(node, "/v2/sip?ext=1", "CUR")
     node.post([trade("CUR", 1), trade("CUR", 2)])
     seen, cursor = [], None
     while cursor is None:
@@ -284,13 +285,13 @@ def test_a_cursor_brings_back_what_was_missed(node):
     node.post([trade("CUR", 3), trade("NOT", 1)])
     node.post([trade("CUR", 4)], "?backfill=true")
     for path in [f"/v2/sip?ext=1&cursor={cursor}", f"/v2/sip/cursor/{cursor}"]:
-        connection, receive = connect(path)
+        connection, receive = subscribed(node, path, "CUR")
         got = []
         while len(got) < 1:
             got += [message["i"] for message in receive() if message["T"] == "t"]
         assert got[:1] == [3], "what was missed, and no backfill"
         connection.close()
-    connection, receive = connect("/v2/sip/since/" + now(-60 * 10**9))
+    connection, receive = subscribed(node, "/v2/sip/since/" + now(-60 * 10**9), "CUR")
     got = []
     while len(got) < 3:
         got += [message["i"] for message in receive() if message["T"] == "t"]
