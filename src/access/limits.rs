@@ -4,6 +4,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -15,6 +16,8 @@ use governor::{NotUntil, Quota, RateLimiter};
 
 /// Where more addresses come than are counted one by one, all share this many counts.
 const SHARED_COUNTS: u64 = 4_096;
+/// Checks between two counts of the addresses.
+const COUNT_EVERY: u64 = 64;
 
 /// A monotonic clock that is passed in: time since any fixed point.
 #[derive(Clone)]
@@ -128,6 +131,10 @@ pub struct SourceLimiter {
     rate: Rate,
     clock: MonoClock,
     sources_max: usize,
+    /// Every so many checks it is looked at how many sources there are: counting them costs more
+    /// than a check.
+    checks: AtomicU64,
+    is_full: AtomicBool,
     limiter: RateLimiter<Source, DashMapStateStore<Source>, MonoClock, StateInformationMiddleware>,
 }
 
@@ -164,13 +171,17 @@ impl SourceLimiter {
         let rate = Rate::new(requests_per_minute, requests_per_minute);
         let limiter = RateLimiter::dashmap_with_clock(rate.quota(), clock.clone())
             .with_middleware::<StateInformationMiddleware>();
-        Self { rate, clock, sources_max, limiter }
+        let (checks, is_full) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { rate, clock, sources_max, checks, is_full, limiter }
     }
 
     /// Counts one request of this address; without an address, one of all those.
     pub fn check(&self, address: Option<IpAddr>) -> Allowance {
         let mut source = address.map_or(Source::Shared(0), Source::of);
-        if self.limiter.len() >= self.sources_max {
+        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(COUNT_EVERY) {
+            self.is_full.store(self.limiter.len() >= self.sources_max, Ordering::Relaxed);
+        }
+        if self.is_full.load(Ordering::Relaxed) {
             source = source.shared();
         }
         self.rate.allowance(self.clock.now(), self.limiter.check_key(&source))
@@ -180,13 +191,12 @@ impl SourceLimiter {
     pub fn sweep(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();
+        self.is_full.store(self.limiter.len() >= self.sources_max, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
     fn clock() -> (Arc<AtomicU64>, MonoClock) {
@@ -239,7 +249,7 @@ mod tests {
             limiter.check(Some(IpAddr::from(number.to_be_bytes())));
         }
         let counted = limiter.limiter.len();
-        assert!(counted <= 100 + 4_096, "{counted}");
+        assert!(counted <= 100 + usize::try_from(COUNT_EVERY + SHARED_COUNTS).unwrap(), "{counted}");
         now_ms.fetch_add(120_000, Ordering::Relaxed);
         limiter.sweep();
         assert_eq!(limiter.limiter.len(), 0);

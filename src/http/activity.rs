@@ -6,7 +6,6 @@
 //! waited longest. An answer that lasts, and has nothing to give at the moment, does not count
 //! until it has.
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -31,11 +30,17 @@ struct State {
     next: u64,
     /// Requests that are not answered to the end; of those whose answer has begun, since when
     /// nothing of it was taken.
-    under_way: BTreeMap<u64, Option<Instant>>,
+    under_way: Vec<(u64, Option<Instant>)>,
     /// When the last exchange ended, once there was one.
     idle_since: Option<Instant>,
     /// The connection speaks another protocol now, which has limits of its own.
     upgraded: bool,
+}
+
+impl State {
+    fn find(&mut self, number: u64) -> Option<&mut (u64, Option<Instant>)> {
+        self.under_way.iter_mut().find(|(of, _)| *of == number)
+    }
 }
 
 /// A connection that has to be closed.
@@ -53,8 +58,14 @@ impl Activity {
         let mut state = self.0.lock();
         let number = state.next;
         state.next += 1;
-        state.under_way.insert(number, None);
+        state.under_way.push((number, None));
         Exchange { activity: Arc::clone(self), number }
+    }
+
+    fn set(&self, number: u64, since: Option<Instant>) {
+        if let Some(exchange) = self.0.lock().find(number) {
+            exchange.1 = since;
+        }
     }
 
     /// The connection goes over to another protocol: from now on it is not looked after here.
@@ -72,8 +83,8 @@ impl Activity {
         if state.under_way.is_empty() {
             return state.idle_since.map(|since| (since + idle, Overdue::Idle));
         }
-        let oldest = state.under_way.values().flatten().min();
-        oldest.map(|since| (*since + stall, Overdue::Stalled))
+        let oldest = state.under_way.iter().filter_map(|(_, since)| *since).min();
+        oldest.map(|since| (since + stall, Overdue::Stalled))
     }
 }
 
@@ -87,13 +98,13 @@ pub(super) struct Exchange {
 impl Exchange {
     /// A piece of the answer was taken, or it is about to begin.
     fn moved(&self) {
-        self.activity.0.lock().under_way.insert(self.number, Some(Instant::now()));
+        self.activity.set(self.number, Some(Instant::now()));
     }
 
     /// All of the answer that is there was taken: more is waited for here, not at the peer.
     /// Once the waker is woken there is more, and the peer has to take it.
     fn waits(&self, waker: &Waker) -> Waker {
-        self.activity.0.lock().under_way.insert(self.number, None);
+        self.activity.set(self.number, None);
         let (activity, number) = (Arc::clone(&self.activity), self.number);
         Waker::from(Arc::new(More { activity, number, waker: waker.clone() }))
     }
@@ -109,7 +120,7 @@ struct More {
 impl Wake for More {
     fn wake(self: Arc<Self>) {
         // The answer may be gone by now.
-        if let Some(since) = self.activity.0.lock().under_way.get_mut(&self.number) {
+        if let Some((_, since)) = self.activity.0.lock().find(self.number) {
             since.get_or_insert_with(Instant::now);
         }
         self.waker.wake_by_ref();
@@ -119,7 +130,7 @@ impl Wake for More {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let mut state = self.activity.0.lock();
-        state.under_way.remove(&self.number);
+        state.under_way.retain(|(number, _)| *number != self.number);
         state.idle_since = Some(Instant::now());
     }
 }

@@ -9,18 +9,16 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Gate;
-use super::error::ApiError;
+use super::error::{ApiError, ApiResult};
 use super::ticket::cookie_of;
-use crate::access::{Identity, Scope, Ticket, TicketError};
+use crate::access::{Allowance, Denied, Identity, Scope, Ticket, TicketError};
 use crate::live::Cursor;
 
 const KEY_ID: &str = "apca-api-key-id";
@@ -167,39 +165,26 @@ impl Shown {
     }
 }
 
-/// Refuses a key that is not good or comes too often; a request without one goes on without an
-/// identity. The identity and the key's allowance are left with the answer as well, for the
-/// rate headers and the log.
-pub(super) async fn identify(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
-    if is_alpaca(request.uri().path()) && is_upgrade(request.headers()) {
+/// Refuses a key that is not good, and counts the rate of one that is; a request without one goes
+/// on without an identity.
+pub(super) fn identify(gate: &Gate, request: &Request) -> ApiResult<Option<(Arc<Identity>, Allowance)>> {
+    let (path, headers) = (request.uri().path(), request.headers());
+    if is_alpaca(path) && is_upgrade(headers) {
         // A stream says in its own words what is wrong with a key.
-        return next.run(request).await;
+        return Ok(None);
     }
-    let admitted = match Shown::of(request.headers()) {
-        Shown::Nothing => match cookie_of(request.method(), request.uri().path(), request.headers()) {
+    let admitted = match Shown::of(headers) {
+        Shown::Nothing => match cookie_of(request.method(), path, headers) {
             Some(cookie) => gate.tickets.of_cookie(cookie, (gate.clock)()),
-            None => return next.run(request).await,
+            None => return Ok(None),
         },
         Shown::Key { id, secret } => gate.keys.admit(&id, &secret, (gate.clock)()),
-        Shown::Malformed | Shown::Token(_) => Err(crate::access::Denied),
+        Shown::Malformed | Shown::Token(_) => Err(Denied),
     };
-    let Ok((identity, allowance)) = admitted else {
+    admitted.map(Some).map_err(|Denied| {
         gate.metrics.http_refused.with_label_values(&["key"]).inc();
-        return unauthorized(request.uri().path()).into_response();
-    };
-    let mut response = match allowance.retry_after_s {
-        Some(seconds) => {
-            gate.metrics.http_refused.with_label_values(&["key_rate"]).inc();
-            too_many(seconds).into_response()
-        }
-        None => {
-            request.extensions_mut().insert(Arc::clone(&identity));
-            next.run(request).await
-        }
-    };
-    response.extensions_mut().insert(identity);
-    response.extensions_mut().insert(allowance);
-    response
+        unauthorized(path)
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 //! the headers of every answer, and the envelope around whatever is not JSON yet.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,15 +14,15 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use rand::TryRng as _;
-use tower::util::option_layer;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate as _, SizeAbove};
+use futures::FutureExt as _;
+use tower::{Layer as _, Service, ServiceExt as _, service_fn};
+use tower_http::compression::predicate::{And, DefaultPredicate, NotForContentType, Predicate as _, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tower_http::cors::CorsLayer;
 use tracing::Instrument as _;
 
 use super::activity::{Activity, AnswerBody};
-use super::error::ApiError;
+use super::error::{ApiError, ApiResult};
 use super::limits::InFlight;
 use super::{Gate, auth, cors, limits, ops};
 use crate::access::{Allowance, Identity};
@@ -53,10 +55,6 @@ pub enum Door {
     Admin,
 }
 
-/// The id of a request, for handlers that name it.
-#[derive(Clone, Debug)]
-pub struct RequestId(pub String);
-
 /// What an answer holds until it was sent or dropped.
 #[derive(Clone)]
 pub(super) struct Kept(#[expect(dead_code, reason = "it is held, not read")] Arc<dyn Any + Send + Sync>);
@@ -67,28 +65,25 @@ impl Kept {
     }
 }
 
-/// Puts everything around the routes of a door. The order is that of the table in the module's
-/// documentation, read from below.
+/// What is around the routes of one door.
+struct Around {
+    gate: Arc<Gate>,
+    door: Door,
+    cors: Option<CorsLayer>,
+    compression: CompressionLayer<And<And<DefaultPredicate, SizeAbove>, NotForContentType>>,
+}
+
+/// Puts everything around the routes of a door. It is one layer: each layer of a router costs every
+/// request a copy of what is below it, and ten of them cost more than the answer.
 pub fn guarded(routes: Router, gate: Arc<Gate>, door: Door) -> Router {
     let routes = routes.fallback(no_route).method_not_allowed_fallback(no_method);
-    let routes = limits::limited(routes, &gate);
-    let routes = match door {
-        Door::Public => routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), auth::identify)),
-        Door::Admin => routes.layer(middleware::from_fn_with_state(Arc::clone(&gate), ops::identify)),
-    };
-    let panics = Arc::clone(&gate);
     let size = SizeAbove::new(gate.config.http.compress_bytes_min);
+    let compression = CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(DefaultPredicate::new().and(size).and(LINES));
     let cors = cors::layer(&gate.config.http.cors_origins).filter(|_| door == Door::Public);
-    routes
-        .layer(CatchPanicLayer::custom(move |panic: Box<dyn Any + Send>| panicked(&panics, &*panic)))
-        .layer(middleware::map_response(enveloped))
-        .layer(
-            CompressionLayer::new()
-                .quality(CompressionLevel::Fastest)
-                .compress_when(DefaultPredicate::new().and(size).and(LINES)),
-        )
-        .layer(option_layer(cors))
-        .layer(middleware::from_fn_with_state(gate, observe))
+    let around = Arc::new(Around { gate, door, cors, compression });
+    routes.layer(middleware::from_fn_with_state(around, observe))
 }
 
 /// 404 of a path that is no route.
@@ -135,8 +130,17 @@ async fn enveloped(response: Response) -> Response {
 /// A body of more bytes than this is not read to its end only to refuse its request.
 const LONG_BODY_BYTES: u64 = 64 * 1024;
 
-/// The outermost layer.
-async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+/// What is learnt of a request while it is answered.
+#[derive(Default)]
+struct Known {
+    identity: Option<Arc<Identity>>,
+    allowance: Option<Allowance>,
+    in_flight: Option<InFlight>,
+}
+
+/// The outermost of it: the rate of the address, the headers of every answer, log and metrics.
+async fn observe(State(around): State<Arc<Around>>, request: Request, next: Next) -> Response {
+    let gate = &*around.gate;
     let started = gate.mono.elapsed();
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let id = request_id(&request);
@@ -144,10 +148,11 @@ async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next
     let method = request.method().clone();
     let long_body =
         http_body::Body::size_hint(request.body()).upper().is_none_or(|bytes| bytes > LONG_BODY_BYTES);
-    let route = request.extensions().get::<MatchedPath>().map_or("none", |path| path.as_str()).to_owned();
-    request.extensions_mut().insert(RequestId(id.clone()));
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
 
     let of_address = gate.sources.check(address);
+    let mut known = Known::default();
     let mut response = match of_address.retry_after_s {
         Some(seconds) => {
             gate.metrics.http_refused.with_label_values(&["address_rate"]).inc();
@@ -159,46 +164,127 @@ async fn observe(State(gate): State<Arc<Gate>>, mut request: Request, next: Next
                 auth::too_many(seconds).into_response()
             }
         }
-        None => answered(&gate, request, next, &id).await,
+        None => answered(&around, request, next, &id, &mut known).await,
     };
 
-    let allowance = response.extensions().get::<Allowance>().copied().unwrap_or(of_address);
-    dress(&mut response, &id, allowance, &gate);
+    dress(&mut response, &id, known.allowance.unwrap_or(of_address), gate);
     if long_body && (response.status().is_client_error() || response.status().is_server_error()) {
         // Refused before its body was read: the connection cannot be used again, and says so.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let seconds = gate.mono.elapsed().saturating_sub(started).as_secs_f64();
     let status = response.status();
-    gate.metrics.http_requests.with_label_values(&[&route, metric_method(&method), status.as_str()]).inc();
-    gate.metrics.http_request_seconds.with_label_values(&[&route]).observe(seconds);
-    let key_id = response.extensions().get::<Arc<Identity>>().map_or("", |identity| &identity.key_id);
+    gate.metrics.http_requests.with_label_values(&[route, metric_method(&method), status.as_str()]).inc();
+    gate.metrics.http_request_seconds.with_label_values(&[route]).observe(seconds);
     tracing::info!(
         %method,
         route,
         status = status.as_u16(),
         duration_ms = seconds * 1_000.0,
         request_id = id,
-        key_id,
+        key_id = known.identity.as_ref().map_or("", |identity| &identity.key_id),
         "request"
     );
-    let extensions = response.extensions_mut();
-    let held = (extensions.remove::<InFlight>(), extensions.remove::<Kept>());
+    let held = (known.in_flight, response.extensions_mut().remove::<Kept>());
     response.map(|body| Body::new(AnswerBody::new(body, exchange, held)))
 }
 
 /// The answer of what is inside, within its time. What is logged on the way names the request.
-async fn answered(gate: &Gate, request: Request, next: Next, id: &str) -> Response {
+async fn answered(
+    around: &Arc<Around>,
+    request: Request,
+    next: Next,
+    id: &str,
+    known: &mut Known,
+) -> Response {
+    let gate = &around.gate;
     if let Err(error) = limits::check_head(gate, &request) {
         return error.into_response();
     }
     let method = request.method().clone();
     let span = tracing::error_span!("answering", request_id = id);
     let time = Duration::from_millis(gate.config.http.request_ms);
-    match tokio::time::timeout(time, next.run(request).instrument(span)).await {
+    let inside = async {
+        match &around.cors {
+            None => inside(around, request, next, id, known).await,
+            // Preflights are answered before any key is looked at.
+            Some(cors) => {
+                let guarded = once(|request| inside(around, request, next, id, known));
+                cors.layer(guarded).oneshot(request).await.unwrap_or_else(|never| match never {})
+            }
+        }
+    };
+    match tokio::time::timeout(time, inside.instrument(span)).await {
         Ok(response) => response,
         Err(_) => out_of_time(&method).into_response(),
     }
+}
+
+/// The key, the limits, and then the handler.
+async fn inside(
+    around: &Arc<Around>,
+    mut request: Request,
+    next: Next,
+    id: &str,
+    known: &mut Known,
+) -> Response {
+    if let Err(refused) = admit(around, &mut request, id, known) {
+        return refused.into_response();
+    }
+    let request = limits::timed(&around.gate, request);
+    if !request.headers().contains_key(header::ACCEPT_ENCODING) {
+        return handled(&around.gate, request, next).await;
+    }
+    let handled = once(|request| handled(&around.gate, request, next));
+    let compressed = around.compression.layer(handled).oneshot(request).await;
+    compressed.unwrap_or_else(|never| match never {}).map(Body::new)
+}
+
+/// Lets a request in, or says why not. Its identity is left with it for the handler.
+fn admit(around: &Around, request: &mut Request, id: &str, known: &mut Known) -> ApiResult<()> {
+    let gate = &around.gate;
+    let admitted = match around.door {
+        Door::Public => auth::identify(gate, request)?,
+        Door::Admin => {
+            ops::identify(gate, request, id)?;
+            None
+        }
+    };
+    if let Some((identity, allowance)) = admitted {
+        known.identity = Some(Arc::clone(&identity));
+        known.allowance = Some(allowance);
+        if let Some(seconds) = allowance.retry_after_s {
+            gate.metrics.http_refused.with_label_values(&["key_rate"]).inc();
+            return Err(auth::too_many(seconds));
+        }
+        request.extensions_mut().insert(identity);
+    }
+    known.in_flight = limits::admit(gate, request)?;
+    Ok(())
+}
+
+/// What the handler answers, in the envelope where it is an error; a panic is one too.
+async fn handled(gate: &Gate, request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => enveloped(response).await,
+        Err(panic) => panicked(gate, &*panic),
+    }
+}
+
+/// This call as the service that a library's layer wants.
+fn once<A: Future<Output = Response> + Send>(
+    call: impl FnOnce(Request) -> A,
+) -> impl Service<Request, Response = Response, Error = Infallible, Future: Send> {
+    let mut call = Some(call);
+    service_fn(move |request| {
+        let called = call.take().map(|call| call(request));
+        async {
+            Ok(match called {
+                Some(called) => called.await,
+                None => ApiError::internal("a layer has called twice").into_response(),
+            })
+        }
+    })
 }
 
 fn out_of_time(method: &Method) -> ApiError {
@@ -233,12 +319,7 @@ fn request_id(request: &Request) -> String {
 }
 
 pub(super) fn new_request_id() -> String {
-    let mut bytes = [0; 16];
-    // Without randomness the id names nothing; that is no reason to refuse the request.
-    if rand::rngs::SysRng.try_fill_bytes(&mut bytes).is_err() {
-        tracing::warn!("the operating system gives no random bytes for a request id");
-    }
-    format!("{:032x}", u128::from_be_bytes(bytes))
+    format!("{:032x}", rand::random::<u128>())
 }
 
 /// The method as a label: what clients make up must not make new series.

@@ -3,35 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
 use tokio::sync::OwnedSemaphorePermit;
 use tower_http::timeout::DeadlineBody;
 
 use super::Gate;
-use super::error::ApiError;
-
-/// Puts the limits around these routes.
-pub(super) fn limited(routes: Router, gate: &Arc<Gate>) -> Router {
-    let http = &gate.config.http;
-    routes
-        .layer(DefaultBodyLimit::max(http.body_bytes_max))
-        .layer(middleware::map_request(with_axum_body))
-        .layer(middleware::from_fn_with_state(Arc::clone(gate), within_time))
-        .layer(middleware::from_fn_with_state(Arc::clone(gate), admit))
-}
-
-async fn with_axum_body<B>(request: axum::http::Request<B>) -> Request
-where
-    B: axum::body::HttpBody<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<axum::BoxError>,
-{
-    request.map(Body::new)
-}
+use super::error::{ApiError, ApiResult};
 
 /// The route whose requests last as long as their producer.
 pub(super) const LASTING: &str = "/v1/ingest";
@@ -44,57 +23,56 @@ fn lasts(path: &str) -> bool {
     path == LASTING || path == "/v1/stream" || is_poll
 }
 
-/// The deadline of the whole body, not the idle time between its pieces: a body that trickles
-/// would reset that for ever.
-async fn within_time(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
-    if lasts(request.uri().path()) {
-        return next.run(request).await;
+/// A request whose body has its limits of size and time. The deadline is that of the whole body, not
+/// the idle time between its pieces: a body that trickles would reset that for ever.
+pub(super) fn timed(gate: &Gate, mut request: Request) -> Request {
+    if http_body::Body::is_end_stream(request.body()) {
+        return request;
     }
-    let time = Duration::from_millis(gate.config.http.body_ms);
-    next.run(request.map(|body| Body::new(DeadlineBody::new(time, body)))).await
+    let http = &gate.config.http;
+    DefaultBodyLimit::max(http.body_bytes_max).apply(&mut request);
+    if lasts(request.uri().path()) {
+        return request;
+    }
+    let time = Duration::from_millis(http.body_ms);
+    request.map(|body| Body::new(DeadlineBody::new(time, body)))
 }
 
 /// One of `http.requests_in_flight_max`, or 503 at once; 413 at once for an announced body
-/// that is too large.
-async fn admit(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+/// that is too large. A request that lasts needs none.
+pub(super) fn admit(gate: &Arc<Gate>, request: &Request) -> ApiResult<Option<InFlight>> {
     if lasts(request.uri().path()) {
-        return next.run(request).await;
+        return Ok(None);
     }
     let http = &gate.config.http;
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok()).unwrap_or(0);
     if announced > http.body_bytes_max {
         gate.metrics.http_refused.with_label_values(&["body_bytes"]).inc();
-        return too_large(http.body_bytes_max).into_response();
+        return Err(too_large(http.body_bytes_max));
     }
     let Ok(permit) = Arc::clone(&gate.in_flight).try_acquire_owned() else {
         gate.metrics.http_refused.with_label_values(&["in_flight"]).inc();
-        return ApiError::unavailable("overloaded", "the node is busy; come again", 1).into_response();
+        return Err(ApiError::unavailable("overloaded", "the node is busy; come again", 1));
     };
-    let in_flight = InFlight::new(&gate, permit);
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(in_flight);
-    response
+    Ok(Some(InFlight::new(gate, permit)))
 }
 
 /// One of the requests in flight, until its answer was taken to the end, or it was dropped. The
-/// answer carries it out to where its body is sent.
-#[derive(Clone)]
-pub(super) struct InFlight(#[expect(dead_code, reason = "it is held, not read")] Arc<InFlightCount>);
-
-impl InFlight {
-    fn new(gate: &Arc<Gate>, permit: OwnedSemaphorePermit) -> Self {
-        gate.metrics.http_in_flight.inc();
-        Self(Arc::new(InFlightCount { gate: Arc::clone(gate), _permit: permit }))
-    }
-}
-
-struct InFlightCount {
+/// answer's body carries it out.
+pub(super) struct InFlight {
     gate: Arc<Gate>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for InFlightCount {
+impl InFlight {
+    fn new(gate: &Arc<Gate>, permit: OwnedSemaphorePermit) -> Self {
+        gate.metrics.http_in_flight.inc();
+        Self { gate: Arc::clone(gate), _permit: permit }
+    }
+}
+
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.gate.metrics.http_in_flight.dec();
     }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
@@ -22,7 +21,6 @@ use subtle::ConstantTimeEq as _;
 use super::Gate;
 use super::auth::{self, Shown};
 use super::error::{ApiError, ApiResult};
-use super::layers::RequestId;
 use super::params::{self, Params};
 use super::types::{AuditOut, KeyIn, KeyOut, KeysOut, ReadyOut, RotateIn, from_json};
 use crate::access::{Actor, Scope};
@@ -47,33 +45,32 @@ pub(super) fn routes() -> Router<Arc<Gate>> {
 }
 
 /// Lets the operator and keys with the scope `admin` to `/admin`, and leaves the [`Actor`].
-pub(super) async fn identify(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
+pub(super) fn identify(gate: &Gate, request: &mut Request, request_id: &str) -> ApiResult<()> {
     if !request.uri().path().starts_with("/admin") {
-        return next.run(request).await;
+        return Ok(());
     }
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let from = from.map_or_else(|| "local".to_owned(), |info| info.0.ip().to_string());
-    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
     let who = match Shown::of(request.headers()) {
         Shown::Token(token) => {
             let expected = gate.admin_token.expose_secret().as_bytes();
             if !bool::from(token.as_bytes().ct_eq(expected)) {
-                return unauthorized().into_response();
+                return Err(unauthorized());
             }
             "operator".to_owned()
         }
         Shown::Key { id, secret } => match gate.keys.admit(&id, &secret, (gate.clock)()) {
             Ok((_, allowance)) if !allowance.admits() => {
-                return auth::too_many(allowance.retry_after_s.unwrap_or(1)).into_response();
+                return Err(auth::too_many(allowance.retry_after_s.unwrap_or(1)));
             }
             Ok((identity, _)) if identity.may(Scope::Admin) => identity.key_id.clone(),
-            Ok(_) => return auth::without_scope(Scope::Admin).into_response(),
-            Err(_) => return unauthorized().into_response(),
+            Ok(_) => return Err(auth::without_scope(Scope::Admin)),
+            Err(_) => return Err(unauthorized()),
         },
-        Shown::Nothing | Shown::Malformed => return unauthorized().into_response(),
+        Shown::Nothing | Shown::Malformed => return Err(unauthorized()),
     };
-    request.extensions_mut().insert(Actor { who, from, request: id });
-    next.run(request).await
+    request.extensions_mut().insert(Actor { who, from, request: request_id.to_owned() });
+    Ok(())
 }
 
 fn unauthorized() -> ApiError {
