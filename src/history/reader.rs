@@ -18,7 +18,7 @@ use super::page::{Cursor, Resume, cut};
 use super::{TailDoor, block_seal_key};
 use crate::bars::Timeframe;
 use crate::config;
-use crate::market::{Bar, Bucket, Kind, Nanos, Row, Series, Symbol, table};
+use crate::market::{Bar, Bucket, Event, Kind, Nanos, Row, Series, Symbol, Tick, table};
 use crate::seal::Keyring;
 use crate::store::{BlockRow, BucketKey, Order, Records, Span, Store, StoreError};
 use crate::tape::{Region, Unreadable, WaitToken};
@@ -144,6 +144,14 @@ pub struct BarSpan {
     pub time: Nanos,
     /// The bar.
     pub bar: Bar,
+}
+
+impl BarSpan {
+    /// As a minute bar, which is how bars of any length are told.
+    #[must_use]
+    pub const fn to_tick(self, symbol: Symbol) -> Tick {
+        Tick { symbol, time: self.time, event: Event::MinuteBar(self.bar) }
+    }
 }
 
 /// The reader of a node.

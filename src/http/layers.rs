@@ -5,6 +5,7 @@ use std::any::Any;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
-use tower_http::compression::predicate::{And, DefaultPredicate, NotForContentType, Predicate as _, SizeAbove};
+use tower_http::compression::predicate::{
+    And, DefaultPredicate, NotForContentType, Predicate as _, SizeAbove,
+};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::CorsLayer;
 use tracing::Instrument as _;
@@ -204,7 +207,8 @@ async fn answered(
     let method = request.method().clone();
     let span = tracing::error_span!("answering", request_id = id);
     let time = Duration::from_millis(gate.config.http.request_ms);
-    let inside = async {
+    // Pinned here: on its way into the timeout it would be copied as often as it is passed on.
+    let inside = pin!(async {
         match &around.cors {
             None => inside(around, request, next, id, known).await,
             // Preflights are answered before any key is looked at.
@@ -213,7 +217,7 @@ async fn answered(
                 cors.layer(guarded).oneshot(request).await.unwrap_or_else(|never| match never {})
             }
         }
-    };
+    });
     match tokio::time::timeout(time, inside.instrument(span)).await {
         Ok(response) => response,
         Err(_) => out_of_time(&method).into_response(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -54,6 +54,18 @@ pub struct Piece {
     pub ticks: u32,
     /// A cursor for who has everything before this piece and nothing of it.
     pub before: Arc<Position>,
+    alone: OnceLock<Bytes>,
+}
+
+impl Piece {
+    pub(super) fn new(bytes: Bytes, ticks: u32, before: &Arc<Position>) -> Self {
+        Self { bytes, ticks, before: Arc::clone(before), alone: OnceLock::new() }
+    }
+
+    /// The whole message of this piece alone, made by the first who sends it so: most are, to many.
+    pub fn alone(&self, make: impl FnOnce() -> Bytes) -> Bytes {
+        self.alone.get_or_init(make).clone()
+    }
 }
 
 /// Encoded ticks, of which ranges can be cut.
@@ -93,7 +105,7 @@ impl Encoded {
             let small = (to - from) * 4 < self.bytes.len();
             let part = self.bytes.slice(from..to);
             let bytes = if small { Bytes::copy_from_slice(&part) } else { part };
-            pieces.push(Arc::new(Piece { bytes, ticks: count, before: Arc::clone(before) }));
+            pieces.push(Arc::new(Piece::new(bytes, count, before)));
             first += fitting;
         }
         pieces

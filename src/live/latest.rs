@@ -6,6 +6,7 @@ use crate::bars::Period;
 use crate::bars::conditions::{OpenClose, updates};
 use crate::history::BarSpan;
 use crate::market::{Event, Kind, Nanos, Place, Quote, Row, Symbol, Tick, Trade};
+use crate::wire::json;
 
 /// A trade, and where it stands in the order of history.
 pub type Traded = Newer<Trade>;
@@ -78,21 +79,24 @@ struct Slot<T> {
     loaded: bool,
     /// Raised by each such event: a read that was begun before it says nothing.
     epoch: u64,
+    /// The newest as the object of history, once it was asked for so.
+    object: Option<Box<[u8]>>,
 }
 
 impl<T: Clone> Slot<T> {
     const fn new() -> Self {
-        Self { newest: None, loaded: false, epoch: 0 }
+        Self { newest: None, loaded: false, epoch: 0, object: None }
     }
 
     fn offer(&mut self, place: Place, time: Nanos, what: &T) {
         if self.newest.as_ref().is_none_or(|newest| place > newest.place) {
             self.newest = Some(Newer { place, time, what: what.clone() });
+            self.object = None;
         }
     }
 
     fn forget(&mut self) {
-        (self.newest, self.loaded) = (None, false);
+        (self.newest, self.loaded, self.object) = (None, false, None);
         self.epoch += 1;
     }
 
@@ -106,9 +110,21 @@ impl<T: Clone> Slot<T> {
         }
     }
 
-    /// What is known, perhaps that there is nothing; none where history must be read.
-    const fn known(&self) -> Option<Option<&Newer<T>>> {
-        if self.loaded { Some(self.newest.as_ref()) } else { None }
+    /// Appends the newest as the object of history, where there is one; whether there is, or none where
+    /// history must be read.
+    fn write(&mut self, symbol: Symbol, event: impl FnOnce(T) -> Event, out: &mut Vec<u8>) -> Option<bool> {
+        if !self.loaded {
+            return None;
+        }
+        let Some(newest) = &self.newest else { return Some(false) };
+        let object = self.object.get_or_insert_with(|| {
+            let mut object = Vec::new();
+            let tick = Tick { symbol, time: newest.time, event: event(newest.what.clone()) };
+            json::write_history(&tick, None, &mut object);
+            object.into_boxed_slice()
+        });
+        out.extend_from_slice(object);
+        Some(true)
     }
 
     /// `Ok`: what is known, perhaps that there is nothing; `Err`: history must be read.
@@ -210,6 +226,11 @@ impl Series {
         self.rare.get_or_insert_with(|| Box::new(Rare::new()))
     }
 
+    fn known_bar(&self, member: Member, minute: Nanos) -> Option<Option<BarSpan>> {
+        let rare = self.rare.as_ref()?;
+        if member == Member::Bar { rare.minute.minute(minute) } else { rare.day.day(minute) }
+    }
+
     fn bar(&mut self, member: Member) -> Option<&mut BarSlot> {
         match member {
             Member::Bar => Some(&mut self.rare().minute),
@@ -236,7 +257,7 @@ impl Series {
 #[derive(Debug)]
 pub struct Latest {
     symbols_max: usize,
-    symbols: HashMap<Symbol, Series>,
+    symbols: HashMap<Symbol, Series, foldhash::fast::RandomState>,
 }
 
 /// Whether a trade may be shown as the latest: one that cannot update a bar's price is none, such
@@ -251,7 +272,7 @@ impl Latest {
     /// A memory of so many symbols at most.
     #[must_use]
     pub fn new(symbols_max: usize) -> Self {
-        Self { symbols_max, symbols: HashMap::new() }
+        Self { symbols_max, symbols: HashMap::default() }
     }
 
     /// Takes a tick that was delivered live.
@@ -270,25 +291,30 @@ impl Latest {
         }
     }
 
-    /// What is known of the newest, as a tick, where the running minute began at `minute`; none
-    /// where history must be read.
-    #[must_use]
-    pub fn known(&self, ask: Ask, minute: Nanos) -> Option<Option<Tick>> {
+    /// Appends the newest as the object of history, where the running minute began at `minute`;
+    /// whether there is one, or none where history must be read.
+    pub fn write(&mut self, ask: Ask, minute: Nanos, out: &mut Vec<u8>) -> Option<bool> {
         let Ask { symbol, member } = ask;
-        let series = self.symbols.get(&symbol)?;
-        let tick = |time, event| Tick { symbol, time, event };
-        let of_bar = |bar: Option<BarSpan>| bar.map(|bar| tick(bar.time, Event::MinuteBar(bar.bar)));
-        Some(match member {
-            Member::Trade => series.trade.known()?.map(|newest| tick(newest.time, Event::Trade(newest.what))),
-            Member::Quote => series.quote.known()?.map(|newest| tick(newest.time, Event::Quote(newest.what))),
-            Member::Bar => of_bar(series.rare.as_ref()?.minute.minute(minute)?),
-            Member::DailyBar => of_bar(series.rare.as_ref()?.day.day(minute)?),
-            Member::Status | Member::Luld => {
-                let rare = series.rare.as_ref()?;
-                let slot = if member == Member::Status { &rare.status } else { &rare.luld };
-                slot.known()?.map(|newest| tick(newest.time, newest.what.clone()))
+        let series = self.symbols.get_mut(&symbol)?;
+        match member {
+            Member::Trade => series.trade.write(symbol, Event::Trade, out),
+            Member::Quote => series.quote.write(symbol, Event::Quote, out),
+            Member::Status => series.rare.as_mut()?.status.write(symbol, |event| event, out),
+            Member::Luld => series.rare.as_mut()?.luld.write(symbol, |event| event, out),
+            Member::Bar | Member::DailyBar => {
+                let bar = series.known_bar(member, minute)?;
+                if let Some(bar) = bar {
+                    json::write_history(&bar.to_tick(symbol), None, out);
+                }
+                Some(bar.is_some())
             }
-        })
+        }
+    }
+
+    /// The bar that is known, perhaps that there is none; none where history must be read.
+    #[must_use]
+    pub fn bar(&self, ask: Ask, minute: Nanos) -> Option<Option<BarSpan>> {
+        self.symbols.get(&ask.symbol)?.known_bar(ask.member, minute)
     }
 
     /// The latest trade: what is known, or the read of history that is to be made.
@@ -433,6 +459,37 @@ mod tests {
         let again = latest.trade(symbol()).unwrap_err();
         latest.trade_loaded(symbol(), again, Some(newer(&trade(3, 5, "8"))));
         assert_eq!(latest.trade(symbol()), Ok(Some(newer(&trade(3, 5, "8")))));
+    }
+
+    #[test]
+    fn the_object_of_the_latest_is_that_of_the_latest() {
+        let mut latest = Latest::new(10);
+        let ask = Ask { symbol: symbol(), member: Member::Trade };
+        let written = |latest: &mut Latest| {
+            let mut out = Vec::new();
+            latest.write(ask, Nanos(0), &mut out).map(|is_there| (is_there, out))
+        };
+        assert_eq!(written(&mut latest), None, "nobody has read history");
+        let load = latest.trade(symbol()).unwrap_err();
+        latest.trade_loaded(symbol(), load, None);
+        let load = latest.quote(symbol()).unwrap_err();
+        latest.quote_loaded(symbol(), load, None);
+        latest.apply(&quote_at(5, 10, 0, 1));
+        for (second, price) in [(5, "10"), (6, "11"), (7, "12")] {
+            let row = trade(second, 1, price);
+            let load = latest.trade(symbol());
+            latest.apply(&row);
+            if let Err(load) = load {
+                latest.trade_loaded(symbol(), load, None);
+            }
+            let mut object = Vec::new();
+            json::write_history(&row.tick, None, &mut object);
+            for _ in 0..2 {
+                assert_eq!(written(&mut latest), Some((true, object.clone())));
+            }
+        }
+        latest.apply(&cancel(time("2024-01-05T21:00:00Z"), 1, "12", false));
+        assert_eq!(written(&mut latest), None, "history is to be read again");
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | [`Interest`] | what a client asked for, by channel and symbol | `live.symbols_per_connection_max` |
 //! | [`Hub`] | each delivery to those who asked, encoded once a form, nobody waited for | `live.backlog_bytes_max` of deliveries |
+//! | [`Bell`] | wakes one task | |
 //! | `Outbox` | what waits for one client; its bytes are shared | `live.outbox_bytes_max` a client |
 //! | [`Stream`] | one client: its replay, its place in the hub, its cursor | its share of `live.replay_requests_bytes_max` while it replays |
 //! | `Scans` | tapes read for those who resume, a few at once, shared | `live.scan_cache_bytes_max` |
 //! | [`OpenBars`] | minute and daily bars, folded as trades come and told as they close | `live.bars_bytes_max` |
-//! | [`Latest`] | the latest trade and quote of each symbol | some 400 B a symbol, as much again with bars |
+//! | [`Latest`] | the latest trade and quote of each symbol | some 600 B a symbol, as much again with bars |
 //! | [`Newest`] | behind it history, once for all who ask | |
 //! | [`Activity`], [`Screener`] | what is traded on the day, and moves | `live.latest_symbols_max` symbols |
 //!
@@ -24,6 +25,7 @@
 
 mod activity;
 mod bars;
+mod bell;
 mod channel;
 mod cursor;
 mod encode;
@@ -47,13 +49,14 @@ use std::time::Duration;
 
 pub use activity::{Active, Activity, By, Mover};
 pub use bars::{AskId, BarCounts, BarLimits, BarsEffect, OpenBars};
+pub use bell::Bell;
 pub use channel::Channel;
 pub use cursor::{CURSOR_PREFIX, Cursor, CursorError};
 pub use encode::{Codec, Form, Piece, payload};
 pub use hub::{Heard, Hub, HubConfig, HubStatus, Turned};
 pub use interest::{ALL_SYMBOLS, Interest, Selection};
 pub use latest::{Ask, Latest, Load, Member, Quoted, Traded};
-pub use newest::{Newest, Snapshot};
+pub use newest::{Newest, Objects, Snapshot};
 pub use outbox::Taken;
 pub use scans::Scans;
 pub use screener::Screener;

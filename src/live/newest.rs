@@ -1,6 +1,6 @@
 //! The latest of a series: from memory, else from history, once for all who ask.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,10 +12,12 @@ use crate::history::{BarQuery, BarSpan, Entry, ReadError, Reader};
 use crate::market::{Event, Kind, Nanos, Series, Symbol, Tick};
 use crate::store::Order;
 use crate::tape::Delivery;
-use crate::wire::Mark;
+use crate::wire::{Mark, json};
 
 /// Answers of the memory for which its lock is held at once.
 const ASKS_AT_ONCE: usize = 256;
+/// Bytes of an object, for the buffer's first size.
+const OBJECT_BYTES: usize = 128;
 
 /// What a symbol is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +32,45 @@ pub struct Snapshot {
     pub day: Option<BarSpan>,
     /// The daily bar before it.
     pub previous_day: Option<BarSpan>,
+}
+
+/// Answers as objects of history in JSON, in the order asked.
+#[derive(Debug, Default)]
+pub struct Objects {
+    bytes: Vec<u8>,
+    /// Where each ends: where the one before does, there is nothing.
+    ends: Vec<usize>,
+}
+
+impl Objects {
+    fn with_capacity(count: usize) -> Self {
+        Self { bytes: Vec::with_capacity(count * OBJECT_BYTES), ends: Vec::with_capacity(count) }
+    }
+
+    fn end(&mut self) {
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Each answer; `None` where there is nothing.
+    pub fn iter(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let starts = std::iter::once(&0).chain(&self.ends);
+        let object = |(start, end): (&usize, &usize)| self.bytes.get(*start..*end);
+        starts.zip(&self.ends).map(move |span| object(span).filter(|object| !object.is_empty()))
+    }
+
+    /// The same with what was found for some of them.
+    fn with(&self, found: &BTreeMap<usize, Option<Tick>>) -> Self {
+        let mut all = Self::with_capacity(self.ends.len());
+        for (at, object) in self.iter().enumerate() {
+            match (found.get(&at), object) {
+                (Some(Some(tick)), _) => json::write_history(tick, None, &mut all.bytes),
+                (None, Some(object)) => all.bytes.extend_from_slice(object),
+                _ => {}
+            }
+            all.end();
+        }
+        all
+    }
 }
 
 /// The latest of each series.
@@ -66,26 +107,26 @@ impl Newest {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn newest(&self, asks: &[Ask], now: Nanos) -> Result<Vec<Option<Tick>>, ReadError> {
+    pub async fn newest(&self, asks: &[Ask], now: Nanos) -> Result<Objects, ReadError> {
         let minute = now.floor(Nanos::MINUTE);
-        let (mut ticks, mut missing) = (Vec::with_capacity(asks.len()), Vec::new());
+        let (mut objects, mut missing) = (Objects::with_capacity(asks.len()), Vec::new());
         for some in asks.chunks(ASKS_AT_ONCE) {
-            let latest = self.latest.lock();
+            let mut latest = self.latest.lock();
             for ask in some {
-                let known = latest.known(*ask, minute);
-                if known.is_none() {
-                    missing.push((ticks.len(), *ask));
+                if latest.write(*ask, minute, &mut objects.bytes).is_none() {
+                    missing.push((objects.ends.len(), *ask));
                 }
-                ticks.push(known.flatten());
+                objects.end();
             }
         }
+        if missing.is_empty() {
+            return Ok(objects);
+        }
+        let mut found = BTreeMap::new();
         for (at, ask) in missing {
-            let found = self.read(ask, now).await?;
-            if let Some(slot) = ticks.get_mut(at) {
-                *slot = found;
-            }
+            found.insert(at, self.read(ask, now).await?);
         }
-        Ok(ticks)
+        Ok(objects.with(&found))
     }
 
     /// The newest of a series that the memory does not know.
@@ -99,9 +140,7 @@ impl Newest {
             Member::Quote => {
                 self.quote(symbol, now).await?.map(|quote| tick(quote.time, Event::Quote(quote.what)))
             }
-            Member::Bar | Member::DailyBar => {
-                self.bar(ask, now).await?.map(|bar| tick(bar.time, Event::MinuteBar(bar.bar)))
-            }
+            Member::Bar | Member::DailyBar => self.bar(ask, now).await?.map(|bar| bar.to_tick(symbol)),
             Member::Status | Member::Luld => {
                 self.event(ask, now).await?.map(|event| tick(event.time, event.what))
             }
@@ -117,11 +156,8 @@ impl Newest {
         let minute = now.floor(Nanos::MINUTE);
         {
             let mut latest = self.latest.lock();
-            if let Some(known) = latest.known(ask, minute) {
-                return Ok(known.and_then(|tick| match tick.event {
-                    Event::MinuteBar(bar) => Some(BarSpan { time: tick.time, bar }),
-                    _ => None,
-                }));
+            if let Some(known) = latest.bar(ask, minute) {
+                return Ok(known);
             }
             latest.begin_bar(symbol, member);
         }
@@ -208,11 +244,8 @@ impl Newest {
         Ok(found)
     }
 
-    /// The last minute bar that is closed at `now`.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn minute(&self, symbol: Symbol, now: Nanos) -> Result<Option<BarSpan>, ReadError> {
+    /// The last minute bar that is closed at `now`, from history.
+    async fn minute(&self, symbol: Symbol, now: Nanos) -> Result<Option<BarSpan>, ReadError> {
         // A bar is told when it begins: the running one begins with the minute.
         let closed = now.floor(Nanos::MINUTE).plus(-1);
         Ok(self.bars(symbol, "1Min", closed, 1).await?.into_iter().next())
@@ -227,7 +260,7 @@ impl Newest {
         Ok(Snapshot {
             trade: self.trade(symbol, now).await?,
             quote: self.quote(symbol, now).await?,
-            minute: self.minute(symbol, now).await?,
+            minute: self.bar(Ask { symbol, member: Member::Bar }, now).await?,
             day: days.next(),
             previous_day: days.next(),
         })

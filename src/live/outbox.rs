@@ -121,7 +121,7 @@ mod tests {
 
     fn piece(length: usize, next: u64) -> Arc<Piece> {
         let position = Position { tapes: [(TapeId(1), Progress::at(next))].into(), ..Position::default() };
-        Arc::new(Piece { bytes: Bytes::from(vec![b'x'; length]), ticks: 1, before: Arc::new(position) })
+        Arc::new(Piece::new(Bytes::from(vec![b'x'; length]), 1, &Arc::new(position)))
     }
 
     fn lengths(outbox: &mut Outbox) -> Vec<Vec<usize>> {

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::bell::Bell;
 use super::channel::Channel;
 use super::encode::{Encoded, Form, Piece};
 use super::outbox::{Outbox, Taken};
@@ -79,7 +79,7 @@ pub struct Subscriber {
     form: Form,
     key_id: String,
     inbox: Mutex<Inbox>,
-    wake: Notify,
+    wake: Bell,
     is_personal: AtomicBool,
 }
 
@@ -90,7 +90,7 @@ impl Subscriber {
             form,
             key_id: key_id.to_owned(),
             inbox: Mutex::default(),
-            wake: Notify::new(),
+            wake: Bell::default(),
             is_personal: AtomicBool::new(false),
         }
     }
@@ -112,7 +112,7 @@ impl Subscriber {
             inbox.leave_at(before);
         }
         drop(inbox);
-        self.wake.notify_one();
+        self.wake.ring();
     }
 
     /// What it takes.
@@ -130,7 +130,7 @@ impl Subscriber {
     /// Queues a message of its own.
     pub fn tell(&self, payload: Bytes) {
         self.inbox.lock().outbox.push_control(payload);
-        self.wake.notify_one();
+        self.wake.ring();
     }
 
     /// Queues ticks of its replay.
@@ -155,7 +155,7 @@ impl Subscriber {
 
     /// Waits until there may be something to do.
     pub(super) async fn woken(&self) {
-        self.wake.notified().await;
+        self.wake.heard().await;
     }
 
     /// Whether the node wants it to end.
@@ -253,7 +253,7 @@ impl Subscriber {
     /// Asks it to end.
     pub(super) fn ask_to_end(&self, end: End) {
         self.inbox.lock().end.get_or_insert(end);
-        self.wake.notify_one();
+        self.wake.ring();
     }
 
     /// Queues pieces of a delivery; `false` where it has left the hub at this one.
@@ -262,14 +262,14 @@ impl Subscriber {
         if !inbox.admits(at) {
             let stays = inbox.behind.is_none();
             drop(inbox);
-            self.wake.notify_one();
+            self.wake.ring();
             return stays;
         }
         for piece in pieces {
             inbox.outbox.push(Arc::clone(piece));
         }
         drop(inbox);
-        self.wake.notify_one();
+        self.wake.ring();
         true
     }
 
@@ -279,7 +279,7 @@ impl Subscriber {
         if !inbox.admits(at) {
             let stays = inbox.behind.is_none();
             drop(inbox);
-            self.wake.notify_one();
+            self.wake.ring();
             return stays;
         }
         let rows: Vec<&Row> = rows.filter(|row| inbox.personal.pick(row, at)).collect();
@@ -291,7 +291,7 @@ impl Subscriber {
             }
         }
         drop(inbox);
-        self.wake.notify_one();
+        self.wake.ring();
         true
     }
 }

@@ -1,7 +1,7 @@
 //! Bodies of answers, written once into one buffer.
 
 use crate::history::{BarSpan, Entry, Page};
-use crate::market::{Event, Symbol, Tick};
+use crate::market::Symbol;
 use crate::wire::json;
 
 /// One item of a page as the object of history.
@@ -17,9 +17,7 @@ impl Item for Entry {
 
 impl Item for BarSpan {
     fn write(&self, symbol: Symbol, out: &mut Vec<u8>) {
-        // Daily and larger bars are written like minute bars.
-        let tick = Tick { symbol, time: self.time, event: Event::MinuteBar(self.bar) };
-        json::write_history(&tick, None, out);
+        json::write_history(&self.to_tick(symbol), None, out);
     }
 }
 

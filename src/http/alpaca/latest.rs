@@ -19,7 +19,7 @@ use crate::history::{BarSpan, ReadError};
 use crate::http::auth::Subscriber;
 use crate::http::params::{Params, symbol};
 use crate::http::{ApiError, ApiResult};
-use crate::live::{self, Member, Snapshot};
+use crate::live::{self, Member, Objects, Snapshot};
 use crate::market::{Event, Nanos, Symbol, Tick};
 use crate::wire::json;
 
@@ -115,10 +115,11 @@ async fn many(data: &MarketData, of: Of, query: Option<&str>) -> ApiResult<Respo
     json::write_text(of.many(), &mut out);
     out.extend_from_slice(b":{");
     let mut is_first = true;
-    for (symbol, tick) in ask.symbols.iter().zip(latest_of(data, of, &ask.symbols, now).await?) {
-        if let Some(tick) = tick {
+    let objects = latest(data, of, &ask.symbols, now).await?;
+    for (symbol, object) in ask.symbols.iter().zip(objects.iter()) {
+        if let Some(object) = object {
             write_member(symbol.as_str(), &mut is_first, &mut out);
-            json::write_history(&tick, None, &mut out);
+            out.extend_from_slice(object);
         }
     }
     out.push(b'}');
@@ -130,16 +131,15 @@ async fn many(data: &MarketData, of: Of, query: Option<&str>) -> ApiResult<Respo
 async fn one(data: &MarketData, of: Of, path: &str, query: Option<&str>) -> ApiResult<Response> {
     let ask = Ask::read(data, Some(path), query)?;
     let mut out = Vec::with_capacity(256);
-    for symbol in &ask.symbols {
-        let Some(tick) = latest(data, of, *symbol, (data.clock)()).await? else {
-            return Err(nothing(of.one(), *symbol));
-        };
+    let objects = latest(data, of, &ask.symbols, (data.clock)()).await?;
+    for (symbol, object) in ask.symbols.iter().zip(objects.iter()) {
+        let Some(object) = object else { return Err(nothing(of.one(), *symbol)) };
         out.extend_from_slice(b"{\"symbol\":");
         json::write_text(symbol.as_str(), &mut out);
         out.push(b',');
         json::write_text(of.one(), &mut out);
         out.push(b':');
-        json::write_history(&tick, None, &mut out);
+        out.extend_from_slice(object);
         ask.write_currency(&mut out);
         out.push(b'}');
     }
@@ -196,44 +196,14 @@ fn nothing(what: &str, symbol: Symbol) -> ApiError {
 }
 
 /// The latest of each symbol, in their order.
-async fn latest_of(
-    data: &MarketData,
-    of: Of,
-    symbols: &[Symbol],
-    now: Nanos,
-) -> Result<Vec<Option<Tick>>, ReadError> {
+async fn latest(data: &MarketData, of: Of, symbols: &[Symbol], now: Nanos) -> Result<Objects, ReadError> {
     let member = match of {
         Of::Trades => Member::Trade,
         Of::Quotes => Member::Quote,
-        Of::Bars => {
-            let mut bars = Vec::with_capacity(symbols.len());
-            for symbol in symbols {
-                bars.push(latest(data, of, *symbol, now).await?);
-            }
-            return Ok(bars);
-        }
+        Of::Bars => Member::Bar,
     };
     let asks: Vec<live::Ask> = symbols.iter().map(|symbol| live::Ask { symbol: *symbol, member }).collect();
     data.newest.newest(&asks, now).await
-}
-
-async fn latest(data: &MarketData, of: Of, symbol: Symbol, now: Nanos) -> Result<Option<Tick>, ReadError> {
-    let newest = &data.newest;
-    Ok(match of {
-        Of::Trades => {
-            let tick = |time, what| Tick { symbol, time, event: Event::Trade(what) };
-            newest.trade(symbol, now).await?.map(|trade| tick(trade.time, trade.what))
-        }
-        Of::Quotes => {
-            let tick = |time, what| Tick { symbol, time, event: Event::Quote(what) };
-            newest.quote(symbol, now).await?.map(|quote| tick(quote.time, quote.what))
-        }
-        Of::Bars => newest.minute(symbol, now).await?.map(|bar| of_bar(symbol, bar)),
-    })
-}
-
-fn of_bar(symbol: Symbol, bar: BarSpan) -> Tick {
-    Tick { symbol, time: bar.time, event: Event::MinuteBar(bar.bar) }
 }
 
 fn write_member(name: &str, is_first: &mut bool, out: &mut Vec<u8>) {
@@ -251,7 +221,7 @@ fn write_snapshot(symbol: Symbol, snapshot: &Snapshot, mut is_first: bool, out: 
         trade.as_ref().map(|trade| Tick { symbol, time: trade.time, event: Event::Trade(trade.what) });
     let quote =
         quote.as_ref().map(|quote| Tick { symbol, time: quote.time, event: Event::Quote(quote.what) });
-    let bar = |bar: &Option<BarSpan>| bar.map(|bar| of_bar(symbol, bar));
+    let bar = |bar: &Option<BarSpan>| bar.map(|bar| bar.to_tick(symbol));
     let members = [
         ("latestTrade", trade),
         ("latestQuote", quote),

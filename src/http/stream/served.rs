@@ -14,7 +14,7 @@ use super::message::{self, Code, Value, Wish};
 use super::session::{Reaction, Session};
 use super::websocket::{Close, POLICY, RESTART};
 use super::wire::{Driven, Wire};
-use crate::live::{Codec, Cursor, End, Gap, GapReason, Next, Start, Stream, Taken, payload};
+use crate::live::{Codec, Cursor, End, Gap, GapReason, Next, Start, Stream, Taken};
 
 /// A silent client is asked for a sign of life, and is gone when it gives none.
 const PING_AFTER: Duration = Duration::from_secs(30);
@@ -114,14 +114,14 @@ impl Served {
         wire: &mut Wire<IO>,
         next: Next,
     ) -> Result<(), Close> {
-        let parts = match next {
-            Next::Message(Taken::Control(payload)) => vec![payload],
+        match next {
+            Next::Message(Taken::Control(payload)) => wire.send(self.codec, vec![payload]),
             Next::Message(Taken::Data(pieces)) => {
                 let ticks: u64 = pieces.iter().map(|piece| u64::from(piece.ticks)).sum();
                 self.app.gate.metrics.live_ticks.inc_by(ticks);
-                payload(&pieces, self.codec)
+                wire.send_pieces(self.codec, &pieces);
             }
-            Next::Gap(gap) if self.ext => vec![self.gap(&gap)],
+            Next::Gap(gap) if self.ext => wire.send(self.codec, vec![self.gap(&gap)]),
             // A time in the address of an SDK stays there: a stream begins as far back as it goes.
             Next::Gap(gap) if gap.reason == GapReason::TooOld && self.begins_by_time => return Ok(()),
             Next::Gap(gap) => {
@@ -130,8 +130,7 @@ impl Served {
                 return Err(Close::Later(POLICY, why));
             }
             Next::End(end) => return Err(self.end(wire, end)),
-        };
-        wire.send(self.codec, parts);
+        }
         match wire.drive(false).now_or_never() {
             Some(Driven::Sent) => Ok(()),
             Some(ended @ Driven::Ended(_)) => Err(ended.into()),

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,14 +18,18 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
-use crate::live::Codec;
+use crate::live::{Bell, Codec, Piece, payload};
 
 /// What is read from the socket at once.
 const READ_BYTES: usize = 4 * 1024;
+/// What is parsed at once: a connection holds so much while it is idle.
+const PARSE_BYTES: usize = 512;
 /// Pongs that the peer does not take; above it nothing is read.
 const REPLIES_BYTES_MAX: usize = 4 * 1024;
 /// Parts of a message that are written at once.
 const SLICES: usize = 64;
+/// A piece of at most so many bytes that is sent alone is one run of bytes with its head.
+const ALONE_BYTES_MAX: usize = 2 * 1024;
 
 /// What came of driving a connection.
 #[derive(Debug)]
@@ -73,6 +78,10 @@ pub(super) struct Wire<IO> {
     io: IO,
     inbound: WebSocketContext,
     pipe: Pipe,
+    /// Rung when something may have come in: who is woken to send need not look at the socket again.
+    arrival: Arc<Bell>,
+    /// The same as the socket takes it.
+    arrived: Waker,
     /// What is being written: a message that has begun is written to its end.
     outgoing: VecDeque<Bytes>,
     /// Bytes were taken since this was last looked at.
@@ -86,22 +95,31 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     /// Takes messages of at most so many bytes.
     pub(super) fn new(io: IO, message_bytes_max: usize) -> Self {
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BYTES)
+            .read_buffer_size(PARSE_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(message_bytes_max))
             .max_frame_size(Some(message_bytes_max));
         let inbound = WebSocketContext::new(Role::Server, Some(config));
         let (pipe, outgoing) = (Pipe::default(), VecDeque::new());
-        Self { io, inbound, pipe, outgoing, moved: false, blocked: false, unflushed: false }
+        let arrival = Arc::new(Bell::rung());
+        let arrived = Waker::from(Arc::clone(&arrival));
+        let (moved, blocked, unflushed) = (false, false, false);
+        Self { io, inbound, pipe, arrival, arrived, outgoing, moved, blocked, unflushed }
+    }
+
+    /// Begins to send ticks. Only when nothing is being sent.
+    pub(super) fn send_pieces(&mut self, codec: Codec, pieces: &[Arc<Piece>]) {
+        match pieces {
+            [piece] if piece.bytes.len() <= ALONE_BYTES_MAX => {
+                self.outgoing.push_back(piece.alone(|| whole(codec, &payload(pieces, codec))));
+            }
+            several => self.send(codec, payload(several, codec)),
+        }
     }
 
     /// Begins to send a payload. Only when nothing is being sent.
     pub(super) fn send(&mut self, codec: Codec, parts: Vec<Bytes>) {
-        let opcode = match codec {
-            Codec::Json => 1,
-            Codec::MessagePack => 2,
-        };
-        self.outgoing.push_back(head(opcode, parts.iter().map(Bytes::len).sum()));
+        self.outgoing.push_back(head(opcode(codec), length(&parts)));
         self.outgoing.extend(parts.into_iter().filter(|part| !part.is_empty()));
     }
 
@@ -169,13 +187,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 }
                 self.outgoing.push_back(Bytes::from(std::mem::take(&mut self.pipe.replies)));
             }
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let count = self.outgoing.len().min(SLICES);
-            for (slice, part) in slices.iter_mut().zip(&self.outgoing) {
-                *slice = IoSlice::new(part);
-            }
-            let slices = slices.get(..count).unwrap_or_default();
-            match Pin::new(&mut self.io).poll_write_vectored(cx, slices) {
+            match self.poll_write_some(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(written)) => self.advance(written),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -185,6 +197,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 }
             }
         }
+    }
+
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let io = Pin::new(&mut self.io);
+        if let (1, Some(whole)) = (self.outgoing.len(), self.outgoing.front()) {
+            return io.poll_write(cx, whole);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        for (slice, part) in slices.iter_mut().zip(&self.outgoing) {
+            *slice = IoSlice::new(part);
+        }
+        io.poll_write_vectored(cx, slices.get(..self.outgoing.len().min(SLICES)).unwrap_or_default())
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -204,6 +228,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Driven> {
+        while self.arrival.poll_heard(cx).is_ready() {
+            let polled = self.poll_message();
+            if polled.is_ready() {
+                // Behind one message there may be another.
+                self.arrival.ring();
+                return polled;
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_message(&mut self) -> Poll<Driven> {
+        let mut arrived = Context::from_waker(&self.arrived);
         loop {
             let read = self.inbound.read(&mut self.pipe);
             if let Ok(Message::Ping(_) | Message::Close(_)) = &read {
@@ -227,7 +264,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             // Not filled with zeros at each wake.
             let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
             let mut into = ReadBuf::uninit(&mut bytes);
-            match Pin::new(&mut self.io).poll_read(cx, &mut into) {
+            match Pin::new(&mut self.io).poll_read(&mut arrived, &mut into) {
                 Poll::Ready(Ok(())) if !into.filled().is_empty() => {
                     self.pipe.incoming.extend_from_slice(into.filled());
                 }
@@ -241,6 +278,24 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             }
         }
     }
+}
+
+const fn opcode(codec: Codec) -> u8 {
+    match codec {
+        Codec::Json => 1,
+        Codec::MessagePack => 2,
+    }
+}
+
+fn length(parts: &[Bytes]) -> usize {
+    parts.iter().map(Bytes::len).sum()
+}
+
+/// A message as one run of bytes.
+fn whole(codec: Codec, parts: &[Bytes]) -> Bytes {
+    let mut whole = BytesMut::from(head(opcode(codec), length(parts)));
+    parts.iter().for_each(|part| whole.extend_from_slice(part));
+    whole.freeze()
 }
 
 /// The head of an unmasked message in one frame (RFC 6455, section 5.2).

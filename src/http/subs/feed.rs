@@ -18,8 +18,8 @@ use crate::http::auth::Subscriber;
 use crate::http::params::Params;
 use crate::http::{ApiError, ApiResult};
 use crate::live::Channel;
-use crate::live::{Ask, Member};
-use crate::market::{Nanos, Symbol, Tick};
+use crate::live::{Ask, Member, Objects};
+use crate::market::{Nanos, Symbol};
 use crate::subs::{Channels, Plan, TooMany};
 use crate::wire::json;
 
@@ -41,8 +41,8 @@ pub(super) async fn feed(
         None => asks(&data, &*data.subs.plan(&identity.account).await??).await?,
     };
     let now = (data.market.clock)();
-    let ticks = data.market.newest.newest(&asks, now).await?;
-    Ok(json_answer(write(&asks, &ticks, now)))
+    let objects = data.market.newest.newest(&asks, now).await?;
+    Ok(json_answer(write(&asks, &objects, now)))
 }
 
 /// What is to be asked for, symbol by symbol.
@@ -94,15 +94,15 @@ const fn name(member: Member) -> &'static [u8] {
     }
 }
 
-/// The answer; `ticks` are those of `asks`, which are in the order of the symbols.
-fn write(asks: &[Ask], ticks: &[Option<Tick>], now: Nanos) -> Vec<u8> {
+/// The answer; `objects` are those of `asks`, which are in the order of the symbols.
+fn write(asks: &[Ask], objects: &Objects, now: Nanos) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + MEMBER_BYTES * asks.len());
     out.extend_from_slice(b"{\"as_of\":");
     write_time(now, &mut out);
     out.extend_from_slice(b",\"symbols\":{");
     let mut of = None;
-    for (ask, tick) in asks.iter().zip(ticks) {
-        let Some(tick) = tick else { continue };
+    for (ask, object) in asks.iter().zip(objects.iter()) {
+        let Some(object) = object else { continue };
         if of == Some(ask.symbol) {
             out.push(b',');
         } else {
@@ -112,7 +112,7 @@ fn write(asks: &[Ask], ticks: &[Option<Tick>], now: Nanos) -> Vec<u8> {
             of = Some(ask.symbol);
         }
         out.extend_from_slice(name(ask.member));
-        json::write_history(tick, None, &mut out);
+        out.extend_from_slice(object);
     }
     out.extend_from_slice(if of.is_some() { b"}}}" } else { b"}}" });
     out
