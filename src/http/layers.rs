@@ -22,13 +22,13 @@ use tower_http::compression::predicate::{
 };
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::CorsLayer;
-use tracing::Instrument as _;
 
 use super::activity::{Activity, AnswerBody};
 use super::error::{ApiError, ApiResult};
 use super::limits::InFlight;
 use super::{Gate, auth, cors, limits, ops};
 use crate::access::{Allowance, Identity};
+use crate::telemetry::logs;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -146,7 +146,7 @@ async fn observe(State(around): State<Arc<Around>>, request: Request, next: Next
     let gate = &*around.gate;
     let started = gate.mono.elapsed();
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let id = request_id(&request);
+    let id: Arc<str> = request_id(&request).into();
     let exchange = request.extensions().get::<Arc<Activity>>().map(Activity::begin);
     let method = request.method().clone();
     let long_body =
@@ -184,7 +184,7 @@ async fn observe(State(around): State<Arc<Around>>, request: Request, next: Next
         route,
         status = status.as_u16(),
         duration_ms = seconds * 1_000.0,
-        request_id = id,
+        request_id = &*id,
         key_id = known.identity.as_ref().map_or("", |identity| &identity.key_id),
         "request"
     );
@@ -197,7 +197,7 @@ async fn answered(
     around: &Arc<Around>,
     request: Request,
     next: Next,
-    id: &str,
+    id: &Arc<str>,
     known: &mut Known,
 ) -> Response {
     let gate = &around.gate;
@@ -205,7 +205,6 @@ async fn answered(
         return error.into_response();
     }
     let method = request.method().clone();
-    let span = tracing::error_span!("answering", request_id = id);
     let time = Duration::from_millis(gate.config.http.request_ms);
     // Pinned here: on its way into the timeout it would be copied as often as it is passed on.
     let inside = pin!(async {
@@ -218,7 +217,7 @@ async fn answered(
             }
         }
     });
-    match tokio::time::timeout(time, inside.instrument(span)).await {
+    match tokio::time::timeout(time, logs::naming(Arc::clone(id), inside)).await {
         Ok(response) => response,
         Err(_) => out_of_time(&method).into_response(),
     }
@@ -301,6 +300,8 @@ fn out_of_time(method: &Method) -> ApiError {
 fn dress(response: &mut Response<Body>, id: &str, allowance: Allowance, gate: &Gate) {
     let now_s = u64::try_from((gate.clock)().0 / 1_000_000_000).unwrap_or(0);
     let headers = response.headers_mut();
+    // At once, and not in steps.
+    headers.reserve(ALWAYS.len() + 4);
     for (name, value) in ALWAYS {
         headers.entry(name).or_insert(value);
     }

@@ -1,11 +1,17 @@
 //! The subscriber of the logs.
+//!
+//! What is logged while a request is answered names it ([`naming`]): a span a request would cost
+//! more than the answer's own lookups, and mostly nothing is logged.
 
 use std::io;
+use std::sync::Arc;
 
-use tracing::Subscriber;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::config;
@@ -23,6 +29,46 @@ pub enum LogError {
     Twice,
 }
 
+tokio::task_local! {
+    static REQUEST_ID: Arc<str>;
+}
+
+/// Runs this so that every line that it logs has the request's id.
+pub async fn naming<T>(request_id: Arc<str>, answered: impl Future<Output = T>) -> T {
+    REQUEST_ID.scope(request_id, answered).await
+}
+
+/// Lines of another format with the id of the request under way at their end.
+struct Named<F> {
+    format: F,
+    is_json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Named<F>
+where
+    S: Subscriber + for<'s> LookupSpan<'s>,
+    N: for<'w> FormatFields<'w> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> std::fmt::Result {
+        let Ok(id) = REQUEST_ID.try_with(Arc::clone) else {
+            return self.format.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.format.format_event(context, Writer::new(&mut line), event)?;
+        // Ids are words: nothing of them is escaped.
+        match line.trim_end().strip_suffix('}').filter(|_| self.is_json) {
+            Some(fields) => writeln!(writer, "{fields},\"request_id\":\"{id}\"}}"),
+            None => writeln!(writer, "{} request_id=\"{id}\"", line.trim_end()),
+        }
+    }
+}
+
 /// A subscriber that writes to `writer` as configured.
 ///
 /// # Errors
@@ -33,9 +79,14 @@ where
 {
     let filter: Targets = config.log_level.parse().map_err(|_| LogError::Filter(config.log_level.clone()))?;
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
-        config::LogFormat::Human => fmt::layer().with_ansi(false).with_writer(writer).boxed(),
+        config::LogFormat::Human => {
+            let format = Named { format: fmt::format().with_ansi(false), is_json: false };
+            fmt::layer().with_ansi(false).event_format(format).with_writer(writer).boxed()
+        }
         config::LogFormat::Json => {
-            fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer).boxed()
+            let json = fmt::format().json().flatten_event(true).with_span_list(false);
+            let format = Named { format: json, is_json: true };
+            fmt::layer().json().event_format(format).with_writer(writer).boxed()
         }
     };
     Ok(tracing_subscriber::registry().with(lines.with_filter(filter)))
@@ -94,6 +145,26 @@ mod tests {
         assert_eq!(line["message"], "caught up");
         assert_eq!(line["lag_ms"], 7);
         assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn a_line_names_the_request_under_way() {
+        let named = |sets: &[&str]| {
+            logged(sets, || {
+                let request = naming("r-1".into(), async { tracing::warn!(shard = 3, "inside") });
+                tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(request);
+                tracing::warn!("outside");
+            })
+        };
+        let human = named(&[]);
+        let lines: Vec<&str> = human.lines().collect();
+        assert!(lines[0].ends_with("inside shard=3 request_id=\"r-1\""), "{human}");
+        assert!(lines.len() == 2 && lines[1].ends_with("outside"), "{human}");
+        let json = named(&["telemetry.log_format=json"]);
+        let lines: Vec<serde_json::Value> =
+            json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["request_id"], &lines[0]["shard"]), (&"r-1".into(), &3.into()));
+        assert!(lines.len() == 2 && lines[1]["request_id"].is_null(), "{json}");
     }
 
     #[test]
