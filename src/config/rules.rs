@@ -127,6 +127,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("live.heartbeat_ms", Rule::Number(100, HOUR_MS)),
     ("live.backlog_bytes_max", Rule::Number(MIB, 64 * GIB)),
     ("live.resume_minutes", Rule::Number(0, 1_440)),
+    ("live.announced_bytes_max", Rule::Number(0, 64 * GIB)),
     ("live.scans_max", Rule::Number(1, 1_000)),
     ("live.scan_cache_bytes_max", Rule::Number(MIB, 64 * GIB)),
     ("live.replay_requests_bytes_max", Rule::Number(KIB, 16 * GIB)),

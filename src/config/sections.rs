@@ -242,6 +242,8 @@ pub struct Live {
     pub backlog_bytes_max: usize,
     /// How far back a client may resume.
     pub resume_minutes: u64,
+    /// Bars that were announced, kept for who resumes.
+    pub announced_bytes_max: usize,
     /// Reads of tapes at once.
     pub scans_max: usize,
     /// Frames that they have read.

@@ -50,6 +50,9 @@ impl Channel {
         Self::Lulds,
     ];
 
+    /// Those of bars.
+    pub const BARS: [Self; 3] = [Self::Bars, Self::UpdatedBars, Self::DailyBars];
+
     /// The name.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::market::Row;
-use crate::tape::Position;
+use super::place::Place;
+use crate::market::{Event, Row};
 use crate::wire::{json, msgpack};
 
 /// The bytes of a message.
@@ -52,14 +52,16 @@ pub struct Piece {
     pub bytes: Bytes,
     /// How many they are.
     pub ticks: u32,
-    /// A cursor for who has everything before this piece and nothing of it.
-    pub before: Arc<Position>,
+    /// The place of who has everything before this piece and nothing of it.
+    pub before: Place,
+    /// There are bars in it.
+    pub has_bars: bool,
     alone: OnceLock<Bytes>,
 }
 
 impl Piece {
-    pub(super) fn new(bytes: Bytes, ticks: u32, before: &Arc<Position>) -> Self {
-        Self { bytes, ticks, before: Arc::clone(before), alone: OnceLock::new() }
+    pub(super) fn new(bytes: Bytes, ticks: u32, before: &Place, has_bars: bool) -> Self {
+        Self { bytes, ticks, before: before.clone(), has_bars, alone: OnceLock::new() }
     }
 
     /// The whole message of this piece alone, made by the first who sends it so: most are, to many.
@@ -74,16 +76,18 @@ pub(super) struct Encoded {
     bytes: Bytes,
     /// Where each tick ends.
     ends: Vec<usize>,
+    has_bars: bool,
 }
 
 impl Encoded {
     pub(super) fn new<'r>(rows: impl IntoIterator<Item = &'r Row>, form: Form) -> Self {
-        let (mut out, mut ends) = (Vec::new(), Vec::new());
+        let (mut out, mut ends, mut has_bars) = (Vec::new(), Vec::new(), false);
         for row in rows {
+            has_bars |= matches!(row.tick.event, Event::MinuteBar(_) | Event::DayBar(_));
             write(row, form, &mut out);
             ends.push(out.len());
         }
-        Self { bytes: Bytes::from(out), ends }
+        Self { bytes: Bytes::from(out), ends, has_bars }
     }
 
     fn start(&self, tick: usize) -> usize {
@@ -91,7 +95,7 @@ impl Encoded {
     }
 
     /// Pieces of a range of ticks.
-    pub(super) fn pieces(&self, ticks: Range<usize>, before: &Arc<Position>) -> Vec<Arc<Piece>> {
+    pub(super) fn pieces(&self, ticks: Range<usize>, before: &Place) -> Vec<Arc<Piece>> {
         let mut pieces = Vec::new();
         let mut first = ticks.start;
         while first < ticks.end {
@@ -105,14 +109,14 @@ impl Encoded {
             let small = (to - from) * 4 < self.bytes.len();
             let part = self.bytes.slice(from..to);
             let bytes = if small { Bytes::copy_from_slice(&part) } else { part };
-            pieces.push(Arc::new(Piece::new(bytes, count, before)));
+            pieces.push(Arc::new(Piece::new(bytes, count, before, self.has_bars)));
             first += fitting;
         }
         pieces
     }
 
     /// All of it in pieces.
-    pub(super) fn all(&self, before: &Arc<Position>) -> Vec<Arc<Piece>> {
+    pub(super) fn all(&self, before: &Place) -> Vec<Arc<Piece>> {
         self.pieces(0..self.ends.len(), before)
     }
 }
@@ -177,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_payload_of_any_range_is_one_array() {
-        let before = Arc::default();
+        let before = Place::default();
         let json = encoded(Form { codec: Codec::Json, origins: false });
         for range in [0..3, 1..3, 2..3] {
             let count = range.len();
@@ -198,7 +202,7 @@ mod tests {
         let symbols: Vec<&str> = symbols.iter().map(String::as_str).collect();
         let rows = frame(9, 1, 0, &symbols);
         let json = Encoded::new(&rows.rows, Form { codec: Codec::Json, origins: true });
-        let pieces = json.all(&Arc::default());
+        let pieces = json.all(&Place::default());
         assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.bytes.len() <= PIECE_BYTES));
         assert_eq!(pieces.iter().map(|piece| piece.ticks).sum::<u32>(), 2_000);
         let value: serde_json::Value =

@@ -8,6 +8,10 @@
 //! Nobody waits for a client. One whose outbox is full when a delivery comes gets nothing of it,
 //! nor of what follows: it has left the hub at the Position before that delivery, and reads on from
 //! there as a client that resumes does. Where the hub itself is too far behind, all clients do.
+//!
+//! What is on no tape, such as bars that close, is announced ([`Hub::announce`]) and kept for a
+//! while, so that who is away or has left meanwhile is given it all the same. Frames that the view
+//! passes as lost wait in the same queue as deliveries, and each client is told in its turn.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,15 +21,20 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::announced::{After, Announced};
+use super::away::Away;
 use super::channel::Channel;
 use super::encode::Form;
+use super::gap::{Gap, GapReason};
 use super::index::{Entry, Index};
 use super::interest::Interest;
+use super::place::Place;
 use super::subscriber::{End, Offered, Subscriber};
 use crate::bars::Period;
-use crate::market::{Row, Symbol};
+use crate::market::{Nanos, Row, Symbol};
 use crate::store::TapeId;
-use crate::tape::{Delivery, Position};
+use crate::tape::tasks::NowFn;
+use crate::tape::{Delivery, GapRow, Position};
 
 /// Limits of a hub.
 #[derive(Clone, Copy, Debug)]
@@ -34,10 +43,29 @@ pub struct HubConfig {
     pub outbox_bytes_max: usize,
     /// Deliveries that the hub has not fanned out; above it all clients leave the hub.
     pub backlog_bytes_max: usize,
+    /// What was announced is kept in so many bytes.
+    pub announced_bytes_max: usize,
+    /// What was announced is kept for so long.
+    pub announced_ms: u64,
+}
+
+enum Followed {
+    Delivery(Delivery),
+    /// Frames that are lost.
+    Passed(GapRow),
+}
+
+impl Followed {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Delivery(delivery) => delivery.frame.memory(),
+            Self::Passed(_) => 0,
+        }
+    }
 }
 
 struct Queued {
-    delivery: Delivery,
+    followed: Followed,
     after: Arc<Position>,
 }
 
@@ -63,7 +91,10 @@ pub struct Hub {
     queued: Notify,
     state: Mutex<Index>,
     position: ArcSwap<Position>,
+    announced: Mutex<Announced>,
+    away: Mutex<Away>,
     heard: Heard,
+    now: NowFn,
 }
 
 /// Is told each delivery in its turn, before the clients.
@@ -71,6 +102,8 @@ pub type Heard = Box<dyn Fn(&Delivery) + Send + Sync>;
 
 /// Deliveries that are fanned out under one lock.
 const TURN_DELIVERIES: usize = 64;
+/// Rows that are announced at once, to each client all of them or none: they fit any message.
+const ANNOUNCED_ROWS: usize = 128;
 
 /// What a turn of the hub came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,30 +117,37 @@ pub struct Turned {
 }
 
 impl Hub {
-    /// A hub at a Position.
+    /// A hub at a Position, which announces from now on.
     #[must_use]
-    pub fn new(config: HubConfig, position: Position, heard: Heard) -> Self {
-        Self {
+    pub fn new(config: HubConfig, position: Position, heard: Heard, now: NowFn) -> Self {
+        let hub = Self {
             config,
             queue: Mutex::default(),
             queued: Notify::new(),
             state: Mutex::default(),
             position: ArcSwap::from_pointee(position),
+            announced: Mutex::new(Announced::new(config.announced_bytes_max, config.announced_ms)),
+            away: Mutex::default(),
             heard,
-        }
+            now,
+        };
+        hub.begin_announcing();
+        hub
     }
 
-    /// Takes a delivery, and the Position of the view after it. Called in the order of deliveries,
-    /// in one step with the view's change.
-    pub fn enqueue(&self, deliveries: &[Delivery], after: Position) {
+    /// Takes gaps that the view has passed, then deliveries, and the Position of the view after
+    /// them. Called in their order, in one step with the view's change.
+    pub fn enqueue(&self, passed: &[GapRow], deliveries: &[Delivery], after: Position) {
         let after = Arc::new(after);
         let mut queue = self.queue.lock();
-        for (at, delivery) in deliveries.iter().enumerate() {
-            queue.bytes += delivery.frame.memory();
+        let passed = passed.iter().copied().map(Followed::Passed);
+        let mut all = passed.chain(deliveries.iter().cloned().map(Followed::Delivery)).peekable();
+        while let Some(followed) = all.next() {
+            queue.bytes += followed.bytes();
             // Between deliveries of one step the Position is the one before them.
-            let is_last = at + 1 == deliveries.len();
+            let is_last = all.peek().is_none();
             let after = if is_last { Arc::clone(&after) } else { self.before_of(&queue) };
-            queue.items.push_back(Queued { delivery: delivery.clone(), after });
+            queue.items.push_back(Queued { followed, after });
         }
         drop(queue);
         self.queued.notify_one();
@@ -143,29 +183,63 @@ impl Hub {
                 let mut queue = self.queue.lock();
                 let bytes = queue.bytes;
                 let next = queue.items.pop_front();
-                queue.bytes -= next.as_ref().map_or(0, |queued| queued.delivery.frame.memory());
+                queue.bytes -= next.as_ref().map_or(0, |queued| queued.followed.bytes());
                 (next, bytes)
             };
-            let Some(Queued { delivery, after }) = next else { return turned };
-            let before = self.position.load_full();
+            let Some(Queued { followed, after }) = next else { return turned };
+            let before = self.place();
             if bytes > self.config.backlog_bytes_max {
                 turned.overrun = true;
                 turned.left += state.all_leave(&before);
             }
-            (self.heard)(&delivery);
-            let frame = Some((delivery.frame.tape, delivery.frame.seq));
-            turned.left += self.publish(state, delivery.live_rows(), frame, &before);
+            match followed {
+                Followed::Delivery(delivery) => {
+                    (self.heard)(&delivery);
+                    state.received = state.received.max(delivery.frame.received);
+                    let frame = Some((delivery.frame.tape, delivery.frame.seq));
+                    turned.left += self.publish(state, delivery.live_rows(), frame, &before);
+                }
+                Followed::Passed(frames) => tell_lost(state, &frames, &before),
+            }
             turned.deliveries += 1;
             self.position.store(after);
         }
         turned
     }
 
-    /// Fans out ticks that are on no tape, such as bars that close. Answers the clients that left.
+    /// Fans out ticks that are on no tape, such as bars that close, and keeps them. Answers the
+    /// clients that left.
     pub fn announce(&self, rows: &[Row]) -> usize {
         let mut state = self.state.lock();
-        let before = self.position.load_full();
-        self.publish(&mut state, rows.iter(), None, &before)
+        let (now, mut left) = ((self.now)().wall, 0);
+        for rows in rows.chunks(ANNOUNCED_ROWS) {
+            let before = self.place();
+            left += self.publish(&mut state, rows.iter(), None, &before);
+            // After that: who reads here that they were announced has them in its outbox.
+            self.announced.lock().push(rows, now);
+        }
+        left
+    }
+
+    /// From now on everything is announced; before, something may not have been.
+    pub fn begin_announcing(&self) {
+        let _state = self.state.lock();
+        self.announced.lock().begin((self.now)().wall);
+    }
+
+    /// What was announced after a place.
+    pub(super) fn announced_after(&self, told: Nanos) -> After {
+        self.announced.lock().after(told)
+    }
+
+    /// How many rows were announced after a place, where all of them are kept.
+    pub(super) fn rows_after(&self, told: Nanos) -> Option<usize> {
+        self.announced.lock().rows_after(told)
+    }
+
+    /// A place among what was announced as a cursor tells it.
+    pub(super) fn told_at(&self, told: Nanos, now: Nanos) -> Option<Nanos> {
+        self.announced.lock().told(told, now)
     }
 
     fn publish<'r>(
@@ -173,7 +247,7 @@ impl Hub {
         state: &mut Index,
         rows: impl Iterator<Item = &'r Row>,
         frame: Option<(TapeId, u64)>,
-        before: &Arc<Position>,
+        before: &Place,
     ) -> usize {
         if state.counts.iter().all(|count| *count == 0) {
             return 0;
@@ -205,8 +279,8 @@ impl Hub {
 
     /// Everything up to here is in the outboxes.
     #[must_use]
-    pub fn position(&self) -> Arc<Position> {
-        self.position.load_full()
+    pub fn place(&self) -> Place {
+        Place { position: self.position.load_full(), told: self.announced.lock().last() }
     }
 
     /// A new client. One of the same key and session is asked to end. `None` where the node is
@@ -220,15 +294,30 @@ impl Hub {
         self.state.lock().unregister(subscriber);
     }
 
-    /// Whether anybody hears a symbol's bars of this period.
+    /// Whether anybody hears a symbol's bars of this period, or may come back for them.
     #[must_use]
     pub fn is_wanted(&self, symbol: Symbol, period: Period) -> bool {
+        let channels: &[Channel] = match period {
+            Period::Minute => &[Channel::Bars, Channel::UpdatedBars],
+            Period::Day => &[Channel::DailyBars],
+        };
         let state = self.state.lock();
-        match period {
-            Period::Minute => {
-                state.is_wanted(Channel::Bars, symbol) || state.is_wanted(Channel::UpdatedBars, symbol)
-            }
-            Period::Day => state.is_wanted(Channel::DailyBars, symbol),
+        if channels.iter().any(|channel| state.is_wanted(*channel, symbol)) {
+            return true;
+        }
+        drop(state);
+        let (away, now) = (self.away.lock(), (self.now)().wall);
+        channels.iter().any(|channel| away.is_wanted(*channel, symbol, now))
+    }
+
+    /// A client that asked for this has gone, or reads on; it is given the bars of it that close
+    /// meanwhile when it comes back.
+    pub(super) fn expect(&self, interest: &Interest) {
+        if self.config.announced_bytes_max > 0 && interest.has_bars() {
+            let kept_ms = i64::try_from(self.config.announced_ms).unwrap_or(i64::MAX);
+            let now = (self.now)().wall;
+            let until = Nanos(now.0.saturating_add(kept_ms.saturating_mul(1_000_000)));
+            self.away.lock().add(interest, now, until);
         }
     }
 
@@ -245,19 +334,19 @@ impl Hub {
     }
 
     /// From now on the client gets what it asks for, and right before that its acknowledgement.
-    /// `false`: it has left the hub meanwhile; it is to be given this from the Position told.
+    /// An error: it has left the hub meanwhile; it is to be given this from the place told.
     pub(super) fn join(
         &self,
         subscriber: &Arc<Subscriber>,
         interest: &Interest,
         ack: Option<Bytes>,
-    ) -> Result<(), Arc<Position>> {
+    ) -> Result<(), Place> {
         let mut state = self.state.lock();
         if let Some(ack) = ack {
             subscriber.tell(ack);
         }
         if subscriber.is_behind() {
-            return Err(self.position.load_full());
+            return Err(self.place());
         }
         state.join(subscriber, interest);
         Ok(())
@@ -294,11 +383,11 @@ impl Hub {
         }
     }
 
-    /// The client leaves; the Position up to which it has all that it had joined.
-    pub(super) fn leave(&self, subscriber: &Subscriber) -> Arc<Position> {
+    /// The client leaves; the place up to which it has all that it had joined.
+    pub(super) fn leave(&self, subscriber: &Subscriber) -> Place {
         let mut state = self.state.lock();
         state.leave(subscriber.id());
-        self.position.load_full()
+        self.place()
     }
 
     /// Asks the clients of keys that are no longer good to end.
@@ -332,5 +421,16 @@ impl Hub {
     pub fn status(&self) -> HubStatus {
         let clients = self.state.lock().entries.len();
         HubStatus { clients, backlog_bytes: self.queue.lock().bytes }
+    }
+}
+
+/// Tells all clients that frames are lost, whether they have joined or read on: nobody knows what
+/// was in them. The span is that of the gap; where the tape was not heard of before it begins with
+/// what was fanned out last.
+fn tell_lost(state: &Index, frames: &GapRow, before: &Place) {
+    let from = if frames.from == Nanos::default() { state.received.min(frames.to) } else { frames.from };
+    let gap = Gap { from, to: frames.to, reason: GapReason::Lost };
+    for entry in state.entries.values() {
+        entry.subscriber.lose(frames, &gap, &before.position);
     }
 }

@@ -8,9 +8,9 @@ use indexmap::IndexMap;
 use super::channel::Channel;
 use super::encode::{Encoded, Form, Piece};
 use super::interest::Interest;
+use super::place::Place;
 use super::subscriber::{End, Offered, Subscriber};
-use crate::market::{Row, Symbol};
-use crate::tape::Position;
+use crate::market::{Nanos, Row, Symbol};
 
 pub(super) struct Entry {
     pub(super) subscriber: Arc<Subscriber>,
@@ -32,6 +32,8 @@ pub(super) struct Index {
     pub(super) counts: [usize; Channel::ALL.len()],
     pub(super) ids: u64,
     pub(super) turns: u64,
+    /// When the newest tick that was fanned out was received.
+    pub(super) received: Nanos,
     pub(super) ending: bool,
 }
 
@@ -195,7 +197,7 @@ impl Index {
     }
 
     /// All clients leave the hub at this Position.
-    pub(super) fn all_leave(&mut self, before: &Arc<Position>) -> usize {
+    pub(super) fn all_leave(&mut self, before: &Place) -> usize {
         let joined = |entry: &&Entry| !entry.joined.is_empty();
         let leaving: Vec<Arc<Subscriber>> =
             self.entries.values().filter(joined).map(|entry| Arc::clone(&entry.subscriber)).collect();

@@ -98,6 +98,12 @@ impl Interest {
         self.wants(Channel::of(tick), tick.symbol)
     }
 
+    /// Whether bars are asked for.
+    #[must_use]
+    pub fn has_bars(&self) -> bool {
+        Channel::BARS.into_iter().any(|channel| self.of(channel).all || !self.of(channel).symbols.is_empty())
+    }
+
     /// Symbols in all, of all channels that can be named; `*` counts as one.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`Interest`] | what a client asked for, by channel and symbol | `live.symbols_per_connection_max` |
 //! | [`Hub`] | each delivery to those who asked, encoded once a form, nobody waited for | `live.backlog_bytes_max` of deliveries |
+//! | `Announced` | bars that were announced, for who was away | `live.announced_bytes_max` |
 //! | [`Bell`] | wakes one task | |
 //! | `Outbox` | what waits for one client; its bytes are shared | `live.outbox_bytes_max` a client |
 //! | [`Stream`] | one client: its replay, its place in the hub, its cursor | its share of `live.replay_requests_bytes_max` while it replays |
@@ -17,24 +18,29 @@
 //! requests); in order a tape and a series. Backfills reach neither streams nor latest values. A
 //! client that does not keep up costs the others nothing. A cursor covers what the client was
 //! given and nothing else; who comes back with it, to whatever node, is given the rest, or told
-//! what is lost.
+//! what is lost. Bars that close, which are on no tape, may be given once more when a client comes
+//! back; symbol, timeframe and time name a bar.
 //!
 //! [`Newest::newest`] answers many series under one lock, for feeds; bars, statuses and bands are
 //! remembered only of symbols of which they are asked for there. Beyond
 //! `live.latest_symbols_max` symbols the latest is read from history at each request.
 
 mod activity;
+mod announced;
+mod away;
 mod bars;
 mod bell;
 mod channel;
 mod cursor;
 mod encode;
+mod gap;
 mod hub;
 mod index;
 mod interest;
 mod latest;
 mod newest;
 mod outbox;
+mod place;
 mod scans;
 mod screener;
 mod stream;
@@ -53,14 +59,16 @@ pub use bell::Bell;
 pub use channel::Channel;
 pub use cursor::{CURSOR_PREFIX, Cursor, CursorError};
 pub use encode::{Codec, Form, Piece, payload};
+pub use gap::{Gap, GapReason};
 pub use hub::{Heard, Hub, HubConfig, HubStatus, Turned};
 pub use interest::{ALL_SYMBOLS, Interest, Selection};
 pub use latest::{Ask, Latest, Load, Member, Quoted, Traded};
 pub use newest::{Newest, Objects, Snapshot};
 pub use outbox::Taken;
+pub use place::{Place, Start};
 pub use scans::Scans;
 pub use screener::Screener;
-pub use stream::{Gap, GapReason, Next, Start, Stream, StreamAsk};
+pub use stream::{Next, Stream, StreamAsk};
 pub use subscriber::{End, Personal, Picker, Subscriber};
 
 use crate::market::Nanos;

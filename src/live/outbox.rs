@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::encode::Piece;
+use super::gap::Gap;
+use crate::market::Nanos;
 use crate::tape::Position;
 
 /// What is sent next.
@@ -28,6 +30,8 @@ fn weight(piece: &Piece) -> usize {
 enum Item {
     Control(Bytes),
     Data(Arc<Piece>),
+    /// What is lost, and a cursor for who has not been told.
+    Gap(Gap, Arc<Position>),
 }
 
 /// The queue of one client. Its bytes are shared with other clients where they are of pieces.
@@ -36,6 +40,8 @@ pub(super) struct Outbox {
     items: VecDeque<Item>,
     bytes: usize,
     control_bytes: usize,
+    /// Of each piece of bars: until when the bars before it were announced.
+    told: VecDeque<Nanos>,
 }
 
 impl Outbox {
@@ -49,11 +55,30 @@ impl Outbox {
     /// A piece goes after what waits.
     pub(super) fn push(&mut self, piece: Arc<Piece>) {
         self.bytes += weight(&piece);
+        if piece.has_bars {
+            self.told.push_back(piece.before.told);
+        }
         self.items.push_back(Item::Data(piece));
     }
 
+    /// What is lost goes after what waits.
+    pub(super) fn push_gap(&mut self, gap: Gap, before: &Arc<Position>) {
+        self.items.push_back(Item::Gap(gap, Arc::clone(before)));
+    }
+
+    /// What is lost, where that is what comes next.
+    pub(super) fn take_gap(&mut self) -> Option<Gap> {
+        match self.items.pop_front()? {
+            Item::Gap(gap, _) => Some(gap),
+            other => {
+                self.items.push_front(other);
+                None
+            }
+        }
+    }
+
     /// The next message: one of its own, or all pieces up to the next of those, of at most so many
-    /// bytes, at least one.
+    /// bytes, at least one. None where something is lost first.
     pub(super) fn take(&mut self, bytes_max: usize) -> Option<Taken> {
         let (mut pieces, mut bytes) = (Vec::new(), 0);
         while let Some(item) = self.items.pop_front() {
@@ -65,6 +90,9 @@ impl Outbox {
                 }
                 Item::Data(piece) if pieces.is_empty() || bytes + piece.bytes.len() <= bytes_max => {
                     self.bytes -= weight(&piece);
+                    if piece.has_bars {
+                        self.told.pop_front();
+                    }
                     bytes += piece.bytes.len();
                     pieces.push(piece);
                 }
@@ -86,12 +114,19 @@ impl Outbox {
         before
     }
 
-    /// A cursor for who has had everything but what waits; `None` where no tick waits.
+    /// A cursor for who has had everything but what waits; `None` where neither tick nor gap does.
     pub(super) fn before(&self) -> Option<Arc<Position>> {
         self.items.iter().find_map(|item| match item {
-            Item::Data(piece) => Some(Arc::clone(&piece.before)),
+            Item::Data(piece) => Some(Arc::clone(&piece.before.position)),
+            Item::Gap(_, before) => Some(Arc::clone(before)),
             Item::Control(_) => None,
         })
+    }
+
+    /// Who has had everything but what waits has had the bars announced until then; `None` where no
+    /// bar waits.
+    pub(super) fn told(&self) -> Option<Nanos> {
+        self.told.iter().min().copied()
     }
 
     /// Bytes that wait.
@@ -108,20 +143,25 @@ impl Outbox {
     fn relax(&mut self) {
         const SLOTS_KEPT: usize = 64;
         if self.items.is_empty() && self.items.capacity() > SLOTS_KEPT {
-            self.items = VecDeque::new();
+            (self.items, self.told) = (VecDeque::new(), VecDeque::new());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::place::Place;
     use super::*;
+    use crate::live::GapReason;
     use crate::store::TapeId;
     use crate::tape::Progress;
 
     fn piece(length: usize, next: u64) -> Arc<Piece> {
         let position = Position { tapes: [(TapeId(1), Progress::at(next))].into(), ..Position::default() };
-        Arc::new(Piece::new(Bytes::from(vec![b'x'; length]), 1, &Arc::new(position)))
+        let told = Nanos(i64::try_from(next).unwrap());
+        let before = Place { position: Arc::new(position), told };
+        let has_bars = next.is_multiple_of(2);
+        Arc::new(Piece::new(Bytes::from(vec![b'x'; length]), 1, &before, has_bars))
     }
 
     fn lengths(outbox: &mut Outbox) -> Vec<Vec<usize>> {
@@ -161,7 +201,23 @@ mod tests {
         assert_eq!(next(outbox.before()), 5);
         outbox.take(100);
         assert_eq!(next(outbox.before()), 6);
+        assert_eq!(outbox.told(), Some(Nanos(6)), "the other piece has no bars");
         assert_eq!(next(outbox.clear()), 6);
+        assert_eq!(outbox.told(), None);
         assert!(outbox.take(100).is_none());
+    }
+
+    #[test]
+    fn a_gap_comes_in_its_turn_and_no_cursor_passes_it() {
+        let (gap, mut outbox) =
+            (Gap { from: Nanos(1), to: Nanos(2), reason: GapReason::Lost }, Outbox::default());
+        outbox.push(piece(10, 5));
+        outbox.push_gap(gap.clone(), &Arc::new(Position { tapes: [].into(), ..Position::default() }));
+        outbox.push(piece(10, 7));
+        assert_eq!(outbox.take_gap(), None);
+        assert_eq!(lengths(&mut outbox), [vec![10]], "up to the gap");
+        assert!(outbox.before().unwrap().tapes.is_empty());
+        assert_eq!(outbox.take_gap(), Some(gap));
+        assert_eq!((lengths(&mut outbox), outbox.take_gap()), (vec![vec![10]], None));
     }
 }

@@ -3,11 +3,12 @@
 //! A client that begins without a cursor joins the hub at once. One that comes with a cursor, or
 //! that did not keep up and left the hub, is given first what it lacks ([`crate::tape::Resume`]):
 //! from the tail, else from the tapes. That is paced by the client: a step is made only when its
-//! outbox is empty. It joins in one step with the view, when nothing is lacking.
+//! outbox is empty. Then come the bars that were announced after its place, and it joins in one step
+//! with the view and the hub, when nothing is lacking.
 //!
 //! [`Stream::next`] may be dropped at any time and called again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,71 +16,18 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::announced::{After, Chunk};
+use super::cursor::Cursor;
 use super::encode::{Encoded, Form};
+use super::gap::{Gap, GapReason};
 use super::interest::Interest;
 use super::outbox::Taken;
+use super::place::{Place, Start, meet};
 use super::subscriber::{End, Personal, Subscriber};
 use super::{Live, Share};
 use crate::market::{Nanos, Row};
-use crate::store::{StoreError, TapeId};
+use crate::store::StoreError;
 use crate::tape::{Delivery, Follower, Frame, Position, Resume, ResumeConfig, ResumeStep};
-
-/// Where a client begins.
-#[derive(Clone, Debug)]
-pub enum Start {
-    /// After everything that this Position covers; when it was given.
-    After(Arc<Position>, Nanos),
-    /// With what was received since this time.
-    Since(Nanos),
-}
-
-impl Start {
-    /// Whether both begin at one place.
-    fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::After(one, _), Self::After(other, _)) => one == other,
-            (Self::Since(one), Self::Since(other)) => one == other,
-            _ => false,
-        }
-    }
-
-    const fn time(&self) -> Nanos {
-        match self {
-            Self::After(_, at) | Self::Since(at) => *at,
-        }
-    }
-}
-
-/// What is lost to a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// Nothing is lost that was received before.
-    pub from: Nanos,
-    /// Nothing is lost that was received after.
-    pub to: Nanos,
-    /// Why.
-    pub reason: GapReason,
-}
-
-/// Why something is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GapReason {
-    /// The client comes back later than a stream reaches: history has it.
-    TooOld,
-    /// Frames are on no tape any more.
-    Lost,
-}
-
-impl GapReason {
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TooOld => "too_old",
-            Self::Lost => "lost",
-        }
-    }
-}
 
 /// What a stream comes to next.
 #[derive(Debug)]
@@ -119,12 +67,15 @@ enum Replay {
 struct Finding {
     interest: Interest,
     since: Nanos,
+    told: Nanos,
     found: AbortOnDropHandle<Result<Position, StoreError>>,
 }
 
 struct Running {
     interest: Interest,
     since: Nanos,
+    /// The bars announced until then are not lacking.
+    told: Nanos,
     resume: Resume,
     read: Option<AbortOnDropHandle<Option<Vec<Arc<Frame>>>>>,
     again: Option<Instant>,
@@ -141,13 +92,15 @@ pub struct Stream {
     jobs: VecDeque<Job>,
     replay: Option<Replay>,
     /// Where it was when it ended.
-    left_at: Option<Arc<Position>>,
+    left_at: Option<Place>,
     /// It ended before it was known where it begins.
     is_nowhere: bool,
 }
 
 /// Frames that are given in one step with the view, so that the client catches up at last.
 const LAST_FRAMES_MAX: u64 = 4;
+/// Rows announced that are looked at in that step.
+const LAST_ROWS_MAX: usize = 512;
 /// A job that begins where a stream reaches may be begun so much later.
 const REACH_SLACK: i64 = 10 * Nanos::SECOND;
 /// Steps of a replay between two looks at the outbox.
@@ -184,8 +137,8 @@ impl Stream {
         match start.filter(|_| self.live.config.is_taped && !new.is_empty()) {
             None => {
                 // Where it has left the hub it is given this from now on as well, by a replay.
-                if let Err(position) = self.live.hub.join(&self.subscriber, &new, ack) {
-                    self.later(new, Start::After(position, self.live.now()));
+                if let Err(place) = self.live.hub.join(&self.subscriber, &new, ack) {
+                    self.later(new, Start::After(place, self.live.now()));
                 }
             }
             Some(start) => {
@@ -200,9 +153,13 @@ impl Stream {
     /// Gives a part of the interest from some start, after what is given now. Parts that begin alike
     /// are given together.
     fn later(&mut self, interest: Interest, start: Start) {
-        match self.jobs.back_mut() {
-            Some(last) if last.start.is_same(&start) => _ = last.interest.add(&interest),
-            _ => self.jobs.push_back(Job { interest, start }),
+        self.live.hub.expect(&interest);
+        if let Some(last) = self.jobs.back_mut()
+            && last.start.joins(&start)
+        {
+            last.interest.add(&interest);
+        } else {
+            self.jobs.push_back(Job { interest, start });
         }
     }
 
@@ -230,32 +187,39 @@ impl Stream {
     /// A cursor for who has had all that [`Self::next`] has given; `None` while the Position of
     /// the time at which it begins is not known yet.
     #[must_use]
-    pub fn cursor(&self) -> Option<Position> {
+    pub fn cursor(&self) -> Option<Cursor> {
         if !self.live.config.is_taped {
             return None;
         }
         // Read before the outbox: what is queued in between is given again, not lost.
-        let joined = self.left_at.clone().unwrap_or_else(|| self.live.hub.position());
-        if self.is_nowhere { None } else { self.cursor_at(joined) }
+        let joined = self.left_at.clone().unwrap_or_else(|| self.live.hub.place());
+        if self.is_nowhere {
+            return None;
+        }
+        let (at, Place { position, told }) = (self.live.now(), self.place_at(joined)?);
+        let told = self.asked.has_bars().then(|| self.live.hub.told_at(told, at)).flatten();
+        Some(Cursor { position: Arc::unwrap_or_clone(position), at, told, ticket: None })
     }
 
-    /// The cursor of a client that has had of the hub all up to `joined` but what waits.
-    fn cursor_at(&self, joined: Arc<Position>) -> Option<Position> {
+    /// The place of a client that has had of the hub all up to `joined` but what waits.
+    fn place_at(&self, joined: Place) -> Option<Place> {
         let view = &self.live.tape.view;
-        let waiting = self.subscriber.before();
+        let (waiting, mut told) = self.subscriber.before();
         // Each part of the interest is somewhere: the cursor is where all of them are.
-        let mut parts = vec![joined];
+        let mut parts = vec![joined.position];
         parts.extend(waiting);
         for job in &self.jobs {
             match &job.start {
-                Start::After(position, _) => parts.push(Arc::clone(position)),
+                Start::After(place, _) => parts.push(Arc::clone(&place.position)),
                 Start::Since(_) => return None,
             }
+            told.extend(job.interest.has_bars().then(|| job.start.told()));
         }
         match &self.replay {
             Some(Replay::Finding(..)) => return None,
             Some(Replay::Running(running)) => {
                 parts.push(Arc::new(view.read(|view| running.resume.partial_cursor(view.follower(), None))));
+                told.extend(running.interest.has_bars().then_some(running.told));
             }
             None => {}
         }
@@ -263,17 +227,18 @@ impl Stream {
             [one] => Arc::clone(one),
             several => Arc::new(view.read(|view| meet(several, view.follower()))),
         };
-        Some(self.subscriber.with_ahead(view, &position))
+        let position = Arc::new(self.subscriber.with_ahead(view, &position));
+        Some(Place { position, told: told.into_iter().fold(joined.told, Nanos::min) })
     }
 
     /// What waits is dropped, for the client does not take it: the cursor of who has had all that
     /// was given so far.
-    pub fn drop_waiting(&mut self) -> Option<Position> {
+    pub fn drop_waiting(&mut self) -> Option<Cursor> {
         let cursor = self.cursor();
         let left_at = self.live.hub.leave(&self.subscriber);
         self.subscriber.clear();
         self.is_nowhere = cursor.is_none();
-        self.left_at = Some(cursor.clone().map_or(left_at, Arc::new));
+        self.left_at = Some(cursor.as_ref().map_or(left_at, Cursor::place));
         (self.jobs, self.replay) = (VecDeque::new(), None);
         cursor
     }
@@ -284,6 +249,9 @@ impl Stream {
             let end = self.subscriber.end();
             if end.is_some() {
                 self.stop();
+            }
+            if let Some(gap) = self.subscriber.take_gap().filter(|_| !self.asked.is_empty()) {
+                return Next::Gap(gap);
             }
             if let Some(taken) = self.subscriber.take(bytes_max) {
                 return Next::Message(taken);
@@ -316,15 +284,15 @@ impl Stream {
             let behind = self.subscriber.take_behind();
             let replaying = self.replay.is_some() || !self.jobs.is_empty();
             let at = behind.unwrap_or(left_at);
-            let cursor = if replaying { self.cursor_at(Arc::clone(&at)) } else { None };
-            self.is_nowhere = replaying && cursor.is_none();
-            self.left_at = Some(cursor.map_or(at, Arc::new));
+            let place = if replaying { self.place_at(at.clone()) } else { None };
+            self.is_nowhere = replaying && place.is_none();
+            self.left_at = Some(place.unwrap_or(at));
             (self.jobs, self.replay) = (VecDeque::new(), None);
         }
     }
 
     /// It has left the hub, and reads on from there before anything else.
-    fn fall_behind(&mut self, at: Arc<Position>) {
+    fn fall_behind(&mut self, at: Place) {
         let mut interest = self.asked.clone();
         match &self.replay {
             Some(Replay::Finding(finding)) => _ = interest.remove(&finding.interest),
@@ -335,6 +303,7 @@ impl Stream {
             interest.remove(&job.interest);
         }
         if self.live.config.is_taped {
+            self.live.hub.expect(&interest);
             self.jobs.push_front(Job { interest, start: Start::After(at, self.live.now()) });
         } else {
             _ = self.live.hub.join(&self.subscriber, &interest, None);
@@ -345,30 +314,32 @@ impl Stream {
     /// begins where the stream reaches.
     fn begin(&mut self, job: Job) -> Option<Gap> {
         let Job { interest, start } = job;
+        let (since, told) = (start.time(), start.told());
         let reach = self.live.now().plus(-self.live.resume_nanos());
-        if start.time() < reach.plus(-REACH_SLACK) {
-            let gap = Gap { from: start.time(), to: reach, reason: GapReason::TooOld };
+        if since < reach.plus(-REACH_SLACK) {
+            let gap = Gap { from: since, to: reach, reason: GapReason::TooOld };
             self.jobs.push_front(Job { interest, start: Start::Since(reach) });
             return Some(gap);
         }
         self.replay = Some(match start {
-            Start::After(position, since) => self.run(interest, since, (*position).clone()),
-            Start::Since(since) => {
+            Start::After(place, _) => self.run(interest, since, told, Arc::unwrap_or_clone(place.position)),
+            Start::Since(_) => {
                 let tape = Arc::clone(&self.live.tape);
                 let find = async move { tape.scans.position_at(&tape.view, since).await };
                 let found = AbortOnDropHandle::new(tokio::spawn(find));
-                Replay::Finding(Box::new(Finding { interest, since, found }))
+                Replay::Finding(Box::new(Finding { interest, since, told, found }))
             }
         });
         None
     }
 
-    fn run(&self, interest: Interest, since: Nanos, position: Position) -> Replay {
+    fn run(&self, interest: Interest, since: Nanos, told: Nanos, position: Position) -> Replay {
         let mono = self.live.mono();
         let share = self.live.replay_memory();
         let config = ResumeConfig { requests: share.requests(), ..ResumeConfig::default() };
         let resume = self.live.tape.view.read(|view| Resume::new(view.follower(), position, config, mono));
-        Replay::Running(Box::new(Running { interest, since, resume, read: None, again: None, _share: share }))
+        let (read, again) = (None, None);
+        Replay::Running(Box::new(Running { interest, since, told, resume, read, again, _share: share }))
     }
 
     /// One step of the replay.
@@ -426,10 +397,56 @@ impl Stream {
                     running.again = Some(Instant::now() + pause);
                     return Some(Stepped::Wait(running.again));
                 }
-                ResumeStep::Done => return if self.join(running) { None } else { Some(Stepped::On) },
+                ResumeStep::Done => {
+                    let stepped = self.give_bars(running);
+                    return stepped.or_else(|| (!self.join(running)).then_some(Stepped::On));
+                }
             }
         }
         Some(Stepped::On)
+    }
+
+    /// Gives some of the bars that were announced after its place; `None` where it has all.
+    fn give_bars(&self, running: &mut Running) -> Option<Stepped> {
+        if !running.interest.has_bars() {
+            return None;
+        }
+        for _ in 0..STEPS {
+            match self.live.hub.announced_after(running.told) {
+                After::Nothing => return None,
+                After::NotKept(reach) => {
+                    let from = std::mem::replace(&mut running.told, reach);
+                    return Some(Stepped::Gap(Gap { from, to: reach, reason: GapReason::BarsNotKept }));
+                }
+                After::Bars(chunk) => {
+                    let cursor = |resume: &Resume| {
+                        self.live.tape.view.read(|view| resume.partial_cursor(view.follower(), None))
+                    };
+                    if self.give_chunk(running, &chunk, cursor) {
+                        return Some(Stepped::On);
+                    }
+                }
+            }
+        }
+        Some(Stepped::On)
+    }
+
+    /// Gives those of some bars that are asked for; whether there were any. `cursor` is asked for the
+    /// replay's cursor.
+    fn give_chunk(
+        &self,
+        running: &mut Running,
+        chunk: &Chunk,
+        cursor: impl FnOnce(&Resume) -> Position,
+    ) -> bool {
+        let told = std::mem::replace(&mut running.told, chunk.told);
+        let wanted = |row: &&Row| running.interest.wants_tick(&row.tick);
+        let is_wanted = chunk.rows.iter().any(|row| wanted(&row));
+        if is_wanted {
+            let before = Place { position: Arc::new(cursor(&running.resume)), told };
+            self.give_rows(chunk.rows.iter().filter(wanted), &before);
+        }
+        is_wanted
     }
 
     /// Joins the hub where nothing much is lacking any more; whether it has.
@@ -454,8 +471,9 @@ impl Stream {
                 match running.resume.step(view.tail(), mono) {
                     ResumeStep::Deliver(delivery) => {
                         let before = running.resume.partial_cursor(view.follower(), Some(&delivery.frame));
-                        self.give_rows(running, &delivery, &Arc::new(before));
+                        self.give_ticks(running, &delivery, before);
                     }
+                    ResumeStep::Done if !self.last_bars(running, view.follower()) => return false,
                     ResumeStep::Done => {
                         self.subscriber.is_ahead(running.resume.ahead());
                         return true;
@@ -471,6 +489,20 @@ impl Stream {
         })
     }
 
+    /// The bars that are lacking at this instant; whether that is all.
+    fn last_bars(&self, running: &mut Running, follower: &Follower) -> bool {
+        if !running.interest.has_bars() {
+            return true;
+        }
+        if self.live.hub.rows_after(running.told).is_none_or(|rows| rows > LAST_ROWS_MAX) {
+            return false;
+        }
+        while let After::Bars(chunk) = self.live.hub.announced_after(running.told) {
+            self.give_chunk(running, &chunk, |resume| resume.partial_cursor(follower, None));
+        }
+        true
+    }
+
     /// Gives the ticks of a frame that are asked for; whether there were any.
     fn give(&self, running: &Running, delivery: &Delivery) -> bool {
         if !delivery.live_rows().any(|row| running.interest.wants_tick(&row.tick)) {
@@ -481,12 +513,16 @@ impl Stream {
             .tape
             .view
             .read(|view| running.resume.partial_cursor(view.follower(), Some(&delivery.frame)));
-        self.give_rows(running, delivery, &Arc::new(before));
+        self.give_ticks(running, delivery, before);
         true
     }
 
-    fn give_rows(&self, running: &Running, delivery: &Delivery, before: &Arc<Position>) {
+    fn give_ticks(&self, running: &Running, delivery: &Delivery, before: Position) {
         let rows = delivery.live_rows().filter(|row| running.interest.wants_tick(&row.tick));
+        self.give_rows(rows, &Place { position: Arc::new(before), told: running.told });
+    }
+
+    fn give_rows<'r>(&self, rows: impl Iterator<Item = &'r Row>, before: &Place) {
         let rows: Vec<&Row> = self.subscriber.picked(rows);
         if !rows.is_empty() {
             self.subscriber.give(Encoded::new(rows, self.subscriber.form()).all(before));
@@ -507,9 +543,10 @@ impl Stream {
                     found = &mut finding.found => found,
                     () = self.subscriber.woken() => return,
                 };
-                let (interest, since) = (std::mem::take(&mut finding.interest), finding.since);
+                let interest = std::mem::take(&mut finding.interest);
+                let (since, told) = (finding.since, finding.told);
                 self.replay = match found {
-                    Ok(Ok(position)) => Some(self.run(interest, since, position)),
+                    Ok(Ok(position)) => Some(self.run(interest, since, told, position)),
                     failed => {
                         tracing::warn!(?failed, "the beginning of a replay was not found; it is asked again");
                         let start = Start::Since(since);
@@ -542,20 +579,9 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.live.hub.expect(&self.asked);
         self.live.hub.unregister(&self.subscriber);
     }
-}
-
-/// What all of these Positions cover.
-fn meet(positions: &[Arc<Position>], follower: &Follower) -> Position {
-    let positions: Vec<Position> = positions.iter().map(|position| (**position).clone()).collect();
-    let mut met = Position { seen: follower.position().seen, ..Position::default() };
-    let tapes: BTreeSet<TapeId> =
-        positions.iter().flat_map(|position| follower.expand(position).into_keys()).collect();
-    for tape in tapes {
-        met.tapes.insert(tape, follower.meet_of(&positions, tape));
-    }
-    met
 }
 
 enum Stepped {

@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use super::bell::Bell;
 use super::channel::Channel;
 use super::encode::{Encoded, Form, Piece};
+use super::gap::Gap;
 use super::outbox::{Outbox, Taken};
-use crate::market::{Row, Symbol};
+use super::place::Place;
+use crate::market::{Nanos, Row, Symbol};
 use crate::store::TapeId;
 use crate::tape::tasks::SharedView;
-use crate::tape::{Covered, Position};
+use crate::tape::{Covered, GapRow, Position, Progress};
 
 /// Why the node ends a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +67,8 @@ impl Personal {
 #[derive(Default)]
 struct Inbox {
     outbox: Outbox,
-    /// The client has left the hub: everything before this Position is in its outbox.
-    behind: Option<Arc<Position>>,
+    /// The client has left the hub: everything before this place is in its outbox.
+    behind: Option<Place>,
     end: Option<End>,
     personal: Personal,
     /// The last delivery that was offered.
@@ -105,8 +107,8 @@ impl Subscriber {
         self.is_personal.load(Ordering::Relaxed)
     }
 
-    /// It leaves the hub at a Position.
-    pub(super) fn leave_at(&self, before: &Arc<Position>) {
+    /// It leaves the hub at a place.
+    pub(super) fn leave_at(&self, before: &Place) {
         let mut inbox = self.inbox.lock();
         if inbox.behind.is_none() {
             inbox.leave_at(before);
@@ -131,6 +133,24 @@ impl Subscriber {
     pub fn tell(&self, payload: Bytes) {
         self.inbox.lock().outbox.push_control(payload);
         self.wake.ring();
+    }
+
+    /// Queues what is lost to it, which is these frames; not where its cursor covered them already.
+    pub(super) fn lose(&self, frames: &GapRow, gap: &Gap, before: &Arc<Position>) {
+        let mut inbox = self.inbox.lock();
+        let covers = |own: &Progress| {
+            frames.last < own.next && own.voids.range(frames.first..=frames.last).next().is_none()
+        };
+        if !inbox.personal.ahead.get(&frames.tape).is_some_and(covers) {
+            inbox.outbox.push_gap(gap.clone(), before);
+        }
+        drop(inbox);
+        self.wake.ring();
+    }
+
+    /// What is lost to it, where that is what comes next.
+    pub(super) fn take_gap(&self) -> Option<Gap> {
+        self.inbox.lock().outbox.take_gap()
     }
 
     /// Queues ticks of its replay.
@@ -165,16 +185,23 @@ impl Subscriber {
     }
 
     /// Where it left the hub, once it has; it is told once.
-    pub(super) fn take_behind(&self) -> Option<Arc<Position>> {
+    pub(super) fn take_behind(&self) -> Option<Place> {
         self.inbox.lock().behind.take()
     }
 
     /// The cursors of who has had everything but what waits: a tick, a quote that is held back,
-    /// and what comes after it has left the hub.
-    pub(super) fn before(&self) -> Vec<Arc<Position>> {
+    /// and what comes after it has left the hub. And until when the bars that it has had were
+    /// announced, of each bar that waits and of where it has left.
+    pub(super) fn before(&self) -> (Vec<Arc<Position>>, Vec<Nanos>) {
         let inbox = self.inbox.lock();
         let held = inbox.personal.quotes_before.clone();
-        [inbox.outbox.before(), inbox.behind.clone(), held].into_iter().flatten().collect()
+        let behind = inbox.behind.as_ref();
+        let left_at = behind.map(|place| Arc::clone(&place.position));
+        let told = behind.map(|place| place.told);
+        (
+            [inbox.outbox.before(), left_at, held].into_iter().flatten().collect(),
+            [inbox.outbox.told(), told].into_iter().flatten().collect(),
+        )
     }
 
     /// Whether it has left the hub and has not begun to read on.
@@ -230,11 +257,11 @@ impl Subscriber {
         }
     }
 
-    /// Drops what waits; the cursor of who has had everything but that.
-    pub(super) fn clear(&self) -> Option<Arc<Position>> {
+    /// Drops what waits.
+    pub(super) fn clear(&self) {
         let mut inbox = self.inbox.lock();
-        let behind = inbox.behind.take();
-        inbox.outbox.clear().or(behind)
+        inbox.behind = None;
+        inbox.outbox.clear();
     }
 
     /// Bytes of its own messages that wait: acknowledgements that it does not read.
@@ -285,7 +312,7 @@ impl Subscriber {
         let rows: Vec<&Row> = rows.filter(|row| inbox.personal.pick(row, at)).collect();
         if !rows.is_empty() {
             // No cursor passes a quote that is held back.
-            let before = inbox.personal.quotes_before.clone().unwrap_or_else(|| Arc::clone(at.before));
+            let before = inbox.personal.before(at.before);
             for piece in Encoded::new(rows, self.form).all(&before) {
                 inbox.outbox.push(piece);
             }
@@ -299,7 +326,7 @@ impl Subscriber {
 /// A delivery on its way to the clients.
 pub(super) struct Offered<'a> {
     pub(super) number: u64,
-    pub(super) before: &'a Arc<Position>,
+    pub(super) before: &'a Place,
     pub(super) frame: Option<(TapeId, u64)>,
     pub(super) outbox_bytes_max: usize,
 }
@@ -321,12 +348,12 @@ impl Inbox {
         !at.frame.is_some_and(covered)
     }
 
-    /// Leaves the hub at a Position; quotes that are held back are read again with the rest.
-    fn leave_at(&mut self, before: &Arc<Position>) {
-        let held = self.personal.quotes_before.take();
+    /// Leaves the hub at a place; quotes that are held back are read again with the rest.
+    fn leave_at(&mut self, before: &Place) {
+        self.behind = Some(self.personal.before(before));
         self.personal.quotes.clear();
+        self.personal.quotes_before = None;
         self.personal.flush_at = None;
-        self.behind = Some(held.unwrap_or_else(|| Arc::clone(before)));
     }
 
     /// Queues the quotes that were held back, where they are due.
@@ -336,7 +363,8 @@ impl Inbox {
         }
         self.personal.flush_at = None;
         let quotes = std::mem::take(&mut self.personal.quotes);
-        if let Some(before) = self.personal.quotes_before.take() {
+        if let Some(position) = self.personal.quotes_before.take() {
+            let before = Place { position, ..Place::default() };
             for piece in Encoded::new(quotes.values(), form).all(&before) {
                 self.outbox.push(piece);
             }
@@ -345,6 +373,12 @@ impl Inbox {
 }
 
 impl Personal {
+    /// The place before what comes now: not past a quote that is held back.
+    fn before(&self, place: &Place) -> Place {
+        let position = self.quotes_before.as_ref().unwrap_or(&place.position);
+        Place { position: Arc::clone(position), told: place.told }
+    }
+
     /// Whether a tick goes out now. A quote that is held back does later.
     fn pick(&mut self, row: &Row, at: &Offered<'_>) -> bool {
         if self.picker.as_mut().is_some_and(|picker| !picker(row)) {
@@ -354,7 +388,7 @@ impl Personal {
             return true;
         };
         self.quotes.insert(row.tick.symbol, row.clone());
-        self.quotes_before.get_or_insert_with(|| Arc::clone(at.before));
+        self.quotes_before.get_or_insert_with(|| Arc::clone(&at.before.position));
         self.flush_at.get_or_insert_with(|| Instant::now() + every);
         false
     }

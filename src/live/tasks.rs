@@ -108,6 +108,7 @@ pub async fn run_bars(world: BarsWorld, stop: CancellationToken) {
     // From here on deliveries wait; what was delivered before is history.
     world.heap.take();
     let machine = OpenBars::new(world.limits, (world.now)());
+    world.live.hub().begin_announcing();
     let mut task = BarsTask { world, machine, asked: JoinSet::new() };
     loop {
         let due = task.turn();
@@ -168,6 +169,8 @@ impl BarsTask {
             // Also what is answered already: its question was another machine's.
             self.asked = JoinSet::new();
             self.machine = OpenBars::new(self.world.limits, (self.world.now)());
+            // Some that closed meanwhile may not be told.
+            self.world.live.hub().begin_announcing();
             return;
         };
         (self.world.also)(&deliveries);

@@ -48,22 +48,27 @@ pub(super) fn start(
     let store = Arc::clone(&storage.store) as _;
     let scans = Scans::new(store, sealed, config.scans_max, config.scan_cache_bytes_max);
     let tapes = Arc::new(Tapes { view: Arc::clone(view), scans });
-    let hub_config =
-        HubConfig { outbox_bytes_max: config.outbox_bytes_max, backlog_bytes_max: config.backlog_bytes_max };
+    let hub_config = HubConfig {
+        outbox_bytes_max: config.outbox_bytes_max,
+        backlog_bytes_max: config.backlog_bytes_max,
+        announced_bytes_max: config.announced_bytes_max,
+        announced_ms: config.resume_minutes * 60_000,
+    };
     let position = view.read(|view| view.follower().position());
     let heap = Arc::new(Heap::default());
     let (to_fold, heap_bytes_max) = (Arc::clone(&heap), config.backlog_bytes_max);
     let heard = move |delivery: &Delivery| to_fold.push(delivery, heap_bytes_max);
-    let hub = Hub::new(hub_config, position, Box::new(heard));
+    let hub = Hub::new(hub_config, position, Box::new(heard), Arc::clone(&clocks.now));
     let live =
         Arc::new(Live::new(hub, Arc::clone(&tapes), live_config(config, true), Arc::clone(&clocks.now)));
-    let hub = Hub::new(hub_config, Position::default(), Box::new(|_| {}));
+    let hub_config = HubConfig { announced_bytes_max: 0, ..hub_config };
+    let hub = Hub::new(hub_config, Position::default(), Box::new(|_| {}), Arc::clone(&clocks.now));
     let test = Arc::new(Live::new(hub, tapes, live_config(config, false), Arc::clone(&clocks.now)));
 
     let (latest, to_hub) = (Arc::clone(&newest), Arc::clone(&live));
-    view.listen(Box::new(move |view, delivered| {
+    view.listen(Box::new(move |view, passed, delivered| {
         latest.deliver(delivered);
-        to_hub.hub().enqueue(delivered, view.follower().position());
+        to_hub.hub().enqueue(passed, delivered, view.follower().position());
     }));
     let counted = Arc::clone(metrics);
     let turned = move |turned: &crate::live::Turned| {

@@ -41,7 +41,8 @@
 //! * [`WriterEffect::Abandon`]: stop waiting for that tape's appends.
 //!
 //! **View** (one lock for follower, tail and memory of requests). After every call take
-//! [`View::poll`]'s effects and [`View::take_delivered`] (in order, for the hub and the folds).
+//! [`View::poll`]'s effects, [`View::take_passed`] (open streams are told) and
+//! [`View::take_delivered`] (in order, for the hub and the folds).
 //! * [`FollowerEffect::Read`]: `Store::frames`, open, decode; [`View::read_done`] with the frames,
 //!   ascending, or `None`. A frame that does not open or decode is an error to show, and `None`.
 //! * [`FollowerEffect::WriteBack`]: encode and seal again, `Store::append` with the reach told;
@@ -50,7 +51,7 @@
 //!   [`View::tapes_scanned`], [`View::list_read`].
 //! * [`FollowerEffect::PutList`]: `Records::put_if`, version = expected + 1; [`View::list_put`].
 //! * [`FollowerEffect::PutGap`]: `Records::put` in `Space::Gaps`; [`View::gap_put`].
-//! * [`FollowerEffect::Passed`]: tell open streams. [`FollowerEffect::Forgot`]: nothing, or a log line.
+//! * [`FollowerEffect::Forgot`]: nothing, or a log line.
 //! * bytes from the hot bus: open, decode, [`View::accept`].
 //! * every few seconds: read the marks of the own region; [`View::mark_read`] each. And where
 //!   [`View::wanted`] names shed frames: read them; [`View::restore`] each.

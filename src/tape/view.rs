@@ -200,6 +200,11 @@ impl View {
         std::mem::take(&mut self.delivered)
     }
 
+    /// Gaps that were passed since the last call, in order, for the live hub.
+    pub fn take_passed(&mut self) -> Vec<GapRow> {
+        self.follower.take_passed()
+    }
+
     /// The most that a mark of the shard may cover that is written now, after blocks of everything
     /// of the shard that waits in the tail.
     #[must_use]

@@ -381,3 +381,39 @@ async fn requests_memory_cut_to_nothing() {
     assert_eq!(history.len() as u64, REQUESTS, "history has each once all the same");
     assert_eq!(node.stop().await, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bars_that_close_while_a_client_is_away() {
+    const SECOND: i64 = 1_000_000_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = started(&folder, &["live.heartbeat_ms=100"]).await;
+    let door = Door::of(&node);
+    let bars = json!({"bars": ["AWAY"]});
+    let mut there = Client::subscribe(&door, Pipe::Wide, "?ext=1", &bars).await;
+    let mut away = Client::subscribe(&door, Pipe::Wide, "?ext=1", &bars).await;
+    away.until("a cursor", |client| client.cursor.is_some()).await;
+    let cursor = away.cursor.take().expect("a cursor");
+    drop(away);
+    let times = [0, 90 * SECOND, 91 * SECOND];
+    let ticks = (1..).zip(times).map(|(id, after)| trade("AWAY", id, TIME + after));
+    assert_eq!(node.post_ticks(&ticks.collect::<Vec<_>>(), "", None).await.status, 200);
+    there.until("the bar of the first minute", |client| client.bars == [2]).await;
+    let query = format!("?ext=1&cursor={cursor}");
+    let mut back = Client::subscribe(&door, Pipe::Wide, &query, &bars).await;
+    back.until("the same bar", |client| client.bars == [2]).await;
+    assert_eq!(back.gaps, 0);
+    // Another process has told none of the bars from before it was there, and says so.
+    assert_eq!(node.stop().await, Some(0));
+    node.start().await;
+    let door = Door::of(&node);
+    let mut back = Client::subscribe(&door, Pipe::Wide, &query, &bars).await;
+    back.until("that bars are not kept", |client| client.gaps == 1).await;
+    // Who does not know gaps is not closed for it.
+    let query = format!("?cursor={cursor}");
+    let both = json!({"bars": ["AWAY"], "trades": ["AWAY"]});
+    let mut plain = Client::subscribe(&door, Pipe::Wide, &query, &both).await;
+    plain.until("what it missed", |client| client.ids == [1, 2, 3]).await;
+    post(&node, "AWAY", 4..=4, 1).await;
+    plain.until("what is live", |client| client.ids == [1, 2, 3, 4]).await;
+    assert_eq!(node.stop().await, Some(0));
+}

@@ -50,6 +50,7 @@ struct Said<'a> {
     i: Option<u64>,
     #[serde(rename = "as")]
     size: Option<u64>,
+    v: Option<u64>,
     cursor: Option<String>,
     code: Option<u64>,
 }
@@ -59,6 +60,8 @@ pub struct Client {
     socket: WebSocketStream<TcpStream>,
     /// The numbers of the ticks, in the order they came.
     pub ids: Vec<u64>,
+    /// The shares of the bars.
+    pub bars: Vec<u64>,
     /// The last cursor.
     pub cursor: Option<String>,
     pub errors: Vec<u64>,
@@ -86,6 +89,7 @@ impl Client {
         let mut client = Self {
             socket,
             ids: Vec::new(),
+            bars: Vec::new(),
             cursor: None,
             errors: Vec::new(),
             gaps: 0,
@@ -138,6 +142,7 @@ impl Client {
         for said in said {
             match said.kind {
                 "t" => self.ids.extend(said.i),
+                "b" => self.bars.extend(said.v),
                 "q" => self.ids.extend(said.size),
                 "hb" => self.cursor = said.cursor.or(self.cursor.take()),
                 "error" => self.errors.extend(said.code),

@@ -250,6 +250,10 @@ impl Sim {
         for effect in effects {
             self.follow(node, effect);
         }
+        for row in self.view(node).take_passed() {
+            self.counts.gaps += 1;
+            self.tell_gap(node, row.tape, row.first..=row.last);
+        }
         for delivery in self.view(node).take_delivered() {
             self.deliver(node, &delivery);
         }
@@ -372,10 +376,6 @@ impl Sim {
                     sim.view(node).gap_put(&row, known, now);
                     sim.pump(node);
                 });
-            }
-            FollowerEffect::Passed(row) => {
-                self.counts.gaps += 1;
-                self.tell_gap(node, row.tape, row.first..=row.last);
             }
             FollowerEffect::ScanTapes(of) => {
                 let delay = self.rng.range(2, 30);

@@ -1,6 +1,5 @@
 //! What a client asks for with the address of its stream.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::params::Params;
@@ -34,7 +33,7 @@ const CONFLATE_MS_MAX: usize = 60_000;
 /// Where a cursor begins.
 pub(super) fn start_of(cursor: &str, keyring: &Keyring) -> Result<Start, String> {
     let cursor = Cursor::open(cursor, keyring).map_err(|error| format!("cursor {error}"))?;
-    Ok(Start::After(Arc::new(cursor.position), cursor.at))
+    Ok(Start::of(&cursor))
 }
 
 /// Where a time begins.

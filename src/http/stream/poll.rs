@@ -17,7 +17,7 @@ use super::super::params::Params;
 use super::super::{ApiError, ApiResult, App};
 use super::ask::{self, Wanted};
 use super::sse;
-use crate::live::{Codec, Cursor, End, Next, Piece, Start, Taken, payload};
+use crate::live::{Codec, End, Next, Piece, Start, Taken, payload};
 
 /// The longest wait, in milliseconds.
 const WAIT_MS_MAX: usize = 30_000;
@@ -75,10 +75,10 @@ pub(super) async fn events(
             Next::End(End::Revoked | End::TakenOver | End::Move { .. }) => break,
         }
     }
-    let Some(position) = stream.cursor() else {
+    let Some(cursor) = stream.cursor() else {
         return Err(ApiError::unavailable("catching_up", "where the stream begins is not known yet", 1));
     };
-    let cursor = Cursor { position, at: (app.gate.clock)(), ticket: None }.token(app.reader.keyring());
+    let cursor = cursor.token(app.reader.keyring());
     app.gate.metrics.live_ticks.inc_by(pieces.iter().map(|piece| u64::from(piece.ticks)).sum());
     let mut out = Vec::with_capacity(bytes + 512);
     out.extend_from_slice(b"{\"events\":");

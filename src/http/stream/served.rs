@@ -124,6 +124,8 @@ impl Served {
             Next::Gap(gap) if self.ext => wire.send(self.codec, vec![self.gap(&gap)]),
             // A time in the address of an SDK stays there: a stream begins as far back as it goes.
             Next::Gap(gap) if gap.reason == GapReason::TooOld && self.begins_by_time => return Ok(()),
+            // No tick is lost, and such bars are in history.
+            Next::Gap(gap) if gap.reason == GapReason::BarsNotKept => return Ok(()),
             Next::Gap(gap) => {
                 let from = text(gap.from);
                 let why = format!("ticks since {from} are lost to this stream; read them from history");
@@ -227,7 +229,7 @@ impl Served {
         if self.ext {
             wire.send(
                 self.codec,
-                vec![self.with_cursor(cursor.map(|position| self.token(position)).as_deref())],
+                vec![self.with_cursor(cursor.map(|cursor| self.token(&cursor)).as_deref())],
             );
         }
         Close::With(POLICY, "slow client".to_owned())
@@ -248,14 +250,13 @@ impl Served {
         }
     }
 
-    fn token(&self, position: crate::tape::Position) -> String {
-        let at = (self.app.gate.clock)();
-        Cursor { position, at, ticket: None }.token(self.app.reader.keyring())
+    fn token(&self, cursor: &Cursor) -> String {
+        cursor.token(self.app.reader.keyring())
     }
 
     /// A heartbeat, with the cursor of who has had everything before it.
     fn heartbeat_message(&self) -> bytes::Bytes {
-        self.with_cursor(self.stream.cursor().map(|position| self.token(position)).as_deref())
+        self.with_cursor(self.stream.cursor().map(|cursor| self.token(&cursor)).as_deref())
     }
 
     fn with_cursor(&self, cursor: Option<&str>) -> bytes::Bytes {

@@ -190,9 +190,8 @@ impl Events {
 
     /// The cursor of who has had all events up to this one.
     fn write_cursor(&mut self, out: &mut BytesMut) {
-        if let Some(position) = self.stream.cursor() {
-            let at = (self.app.gate.clock)();
-            let token = Cursor { position, at, ticket: self.ticket.clone() }.token(self.app.reader.keyring());
+        if let Some(cursor) = self.stream.cursor() {
+            let token = Cursor { ticket: self.ticket.clone(), ..cursor }.token(self.app.reader.keyring());
             out.put_slice(b"id: ");
             out.put_slice(token.as_bytes());
             out.put_slice(b"\n");

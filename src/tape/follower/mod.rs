@@ -222,8 +222,6 @@ pub enum FollowerEffect {
     },
     /// Put the row into the own region's gaps, then call [`Follower::gap_put`].
     PutGap(GapRow),
-    /// A gap was passed: tell open streams.
-    Passed(GapRow),
     /// Scan the registry of a region, then call [`Follower::tapes_scanned`].
     ScanTapes(Region),
     /// Read a region's retired list, then call [`Follower::list_read`].
@@ -288,6 +286,7 @@ pub struct Follower {
     held_bytes: usize,
     acked_frames_missing: u64,
     applied: Vec<Arc<Frame>>,
+    passed: Vec<GapRow>,
     out: Vec<FollowerEffect>,
 }
 
@@ -325,6 +324,7 @@ impl Follower {
             held_bytes: 0,
             acked_frames_missing: 0,
             applied: Vec::new(),
+            passed: Vec::new(),
             out: Vec::new(),
         }
     }
@@ -358,6 +358,11 @@ impl Follower {
     /// before anyone else sees either.
     pub fn take_applied(&mut self) -> Vec<Arc<Frame>> {
         std::mem::take(&mut self.applied)
+    }
+
+    /// Gaps that were passed since the last call: open streams are to be told.
+    pub fn take_passed(&mut self) -> Vec<GapRow> {
+        std::mem::take(&mut self.passed)
     }
 
     /// When [`Self::poll`] has something to do, if nothing else happens before.

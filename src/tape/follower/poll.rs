@@ -336,7 +336,7 @@ impl Follower {
             }
             self.drain_held(row.tape, now);
         }
-        self.out.push(FollowerEffect::Passed(row));
+        self.passed.push(row);
         self.drain_held(row.tape, now);
     }
 

@@ -36,8 +36,9 @@ pub struct SharedView {
     listener: OnceLock<Listener>,
 }
 
-/// Takes what is delivered live, in order, in one step with the view's change.
-pub type Listener = Box<dyn Fn(&View, &[Delivery]) + Send + Sync>;
+/// Takes gaps that are passed, and then what is delivered live, in order, in one step with the view's
+/// change.
+pub type Listener = Box<dyn Fn(&View, &[GapRow], &[Delivery]) + Send + Sync>;
 
 impl SharedView {
     /// Reads.
@@ -54,16 +55,20 @@ impl SharedView {
 
     fn step<T>(&self, change: impl FnOnce(&mut View, Now) -> T) -> T {
         let now = (self.now)();
-        let (answer, moved) = {
+        let (answer, passed, moved) = {
             let mut view = self.view.write();
             let answer = change(&mut view, now);
-            let delivered = view.take_delivered();
+            let (passed, delivered) = (view.take_passed(), view.take_delivered());
+            let moved = !passed.is_empty() || !delivered.is_empty();
             // Before anyone else sees the Position: what it covers has been heard of.
-            if let Some(listener) = self.listener.get().filter(|_| !delivered.is_empty()) {
-                listener(&view, &delivered);
+            if let Some(listener) = self.listener.get().filter(|_| moved) {
+                listener(&view, &passed, &delivered);
             }
-            (answer, !delivered.is_empty())
+            (answer, passed, moved)
         };
+        for gap in passed {
+            tracing::error!(tape = %gap.tape, first = gap.first, last = gap.last, "frames are lost; history has a gap");
+        }
         if moved {
             self.changed.send_modify(|count| *count += 1);
         }
@@ -352,9 +357,6 @@ impl Task {
                     let done = world.put(Space::Gaps, &gap.key(), &gap.encode()).await;
                     Done::GapPut(gap, told(done).is_some())
                 });
-            }
-            FollowerEffect::Passed(gap) => {
-                tracing::error!(tape = %gap.tape, first = gap.first, last = gap.last, "frames are lost; history has a gap");
             }
             FollowerEffect::ScanTapes(region) => {
                 self.jobs.spawn(async move { Done::Scanned(region, told(world.tapes(region).await)) });

@@ -1,6 +1,9 @@
 //! Clients of two nodes over the same tapes: dropped at random, slow for a while, resumed on either
 //! node with their last cursor. What each has been given is everything that it asked for.
 
+mod bars;
+mod lost;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -40,6 +43,11 @@ struct World {
 
 impl World {
     async fn new(outbox_bytes_max: usize, tail_bytes_max: usize) -> Self {
+        Self::keeping(outbox_bytes_max, tail_bytes_max, 1 << 20).await
+    }
+
+    /// One whose hubs keep so many bytes of what they announced.
+    async fn keeping(outbox_bytes_max: usize, tail_bytes_max: usize, announced_bytes_max: usize) -> Self {
         let clock = Arc::new(Mutex::new(1_000));
         let (store, sealed) =
             (Arc::new(MemoryStore::default()), Sealed::new(Arc::new(Keyring::from_secret([1; 32]))));
@@ -61,8 +69,13 @@ impl World {
             let view = View::new(Follower::new(config, Box::new(|| 1), at(0)), tail, requests, SHARDS);
             let (view, _) = boot_view(view, &world).await.unwrap();
             let scans = Scans::new(Arc::clone(&store) as _, sealed.clone(), 2, 1 << 20);
-            let hub = HubConfig { outbox_bytes_max, backlog_bytes_max: 1 << 20 };
-            let hub = Hub::new(hub, Position::default(), Box::new(|_| {}));
+            let hub = HubConfig {
+                outbox_bytes_max,
+                backlog_bytes_max: 1 << 20,
+                announced_bytes_max,
+                announced_ms: 900_000,
+            };
+            let hub = Hub::new(hub, Position::default(), Box::new(|_| {}), Arc::clone(&now));
             let config = LiveConfig {
                 resume_ms: 900_000,
                 replay_memory_bytes_max: 1 << 20,
@@ -72,8 +85,8 @@ impl World {
             let tapes = Arc::new(Tapes { view: Arc::clone(&view), scans });
             let live = Arc::new(Live::new(hub, tapes, config, now));
             let to_hub = Arc::clone(&live);
-            view.listen(Box::new(move |view, delivered| {
-                to_hub.hub().enqueue(delivered, view.follower().position());
+            view.listen(Box::new(move |view, passed, delivered| {
+                to_hub.hub().enqueue(passed, delivered, view.follower().position());
             }));
             nodes.push(Node { live, lag: BTreeMap::new() });
         }
@@ -122,6 +135,15 @@ fn ask() -> StreamAsk<'static> {
     StreamAsk { form, key_id: "key", session: None, personal: Personal::default() }
 }
 
+fn position(stream: &Stream) -> Option<Position> {
+    stream.cursor().map(|cursor| cursor.position)
+}
+
+/// The start of a cursor that was given then.
+fn after(position: Position, ms: u64) -> Start {
+    Start::of(&Cursor { position, at: at(ms).wall, told: None, ticket: None })
+}
+
 /// A client: what it wants, has been given, and its cursor.
 struct Client {
     symbols: Vec<&'static str>,
@@ -142,12 +164,12 @@ impl Client {
         match self.cursor.clone() {
             Some(cursor) => {
                 self.resumes += 1;
-                let start = Start::After(Arc::new(cursor), at(now).wall);
+                let start = after(cursor, now);
                 stream.subscribe(&interest(&self.symbols), Some(start), |_| None);
             }
             None => {
                 stream.subscribe(&interest(&self.symbols), None, |_| None);
-                self.from = stream.cursor();
+                self.from = position(&stream);
                 self.cursor = self.from.clone();
             }
         }
@@ -181,7 +203,7 @@ impl Client {
                 None => break,
             }
         }
-        if keeps_cursor && let Some(cursor) = stream.cursor() {
+        if keeps_cursor && let Some(cursor) = position(stream) {
             self.cursor = Some(cursor);
         }
     }
@@ -366,7 +388,7 @@ async fn who_does_not_keep_up_costs_the_others_nothing_and_is_given_the_rest() {
         of_slow += pieces.iter().map(|piece| piece.ticks).sum::<u32>();
     }
     assert_eq!(of_slow, 50);
-    assert_eq!(slow.cursor(), fast.cursor());
+    assert_eq!(position(&slow), position(&fast));
 }
 
 #[tokio::test]
@@ -395,7 +417,7 @@ async fn a_stream_that_is_told_to_move_ends_with_a_cursor_that_covers_what_it_wa
         }
     };
     assert_eq!(end, End::Move { retry_ms: 7 });
-    let covered = stream.cursor().unwrap().tapes[&TapeId(9)].next - 1;
+    let covered = position(&stream).unwrap().tapes[&TapeId(9)].next - 1;
     assert_eq!(covered, ticks as u64);
 }
 
@@ -422,7 +444,7 @@ async fn too_far_back_is_a_gap_and_then_the_stream_goes_on() {
     *world.clock.lock() = 2_000_000;
     let live = Arc::clone(&world.nodes[0].live);
     let mut stream = live.open(ask()).unwrap();
-    let start = Start::After(Arc::default(), at(1_000_000).wall);
+    let start = after(Position::default(), 1_000_000);
     stream.subscribe(&interest(&["A"]), Some(start), |_| None);
     let Some(Next::Gap(gap)) = stream.next(1).now_or_never() else { panic!("a gap") };
     assert_eq!((gap.from, gap.to, gap.reason), (at(1_000_000).wall, at(1_100_000).wall, GapReason::TooOld));
@@ -502,7 +524,7 @@ async fn of_quotes_that_are_conflated_the_latest_goes_out_and_no_cursor_passes_o
     accept(quotes(2, &[("A", 2)]));
     accept(quotes(3, &[("A", 3), ("C", 1)]));
     assert_eq!(bids(&mut stream).await, []);
-    let next = |stream: &Stream| stream.cursor().unwrap().tapes.get(&TapeId(9)).map(|own| own.next);
+    let next = |stream: &Stream| position(stream).unwrap().tapes.get(&TapeId(9)).map(|own| own.next);
     assert_eq!(next(&stream), Some(1), "the quotes of frame 1 wait");
     tokio::time::advance(Duration::from_millis(101)).await;
     assert_eq!(
@@ -531,7 +553,7 @@ async fn ticks_are_picked_for_one_client_alone_live_and_in_its_replay() {
     world.follow(0, 9);
     live.hub.turn();
     let mut late = live.open(StreamAsk { personal: odd(), ..ask() }).unwrap();
-    late.subscribe(&interest(&SYMBOLS), Some(Start::After(Arc::default(), at(1_000).wall)), |_| None);
+    late.subscribe(&interest(&SYMBOLS), Some(after(Position::default(), 1_000)), |_| None);
     let mut counts = Vec::new();
     for stream in [&mut picky, &mut plain, &mut late] {
         let mut ticks = 0;
