@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 
 use crate::node::{Access, Node};
 use crate::publish::{Publishing, to_node};
-use crate::readers::{Audit, Readers, Refused, Schedule, Speaks, Stream};
+use crate::connection::{Refused, Speaks, Stream};
+use crate::readers::{Audit, Readers, Schedule};
 use crate::system::{Cores, Cpu, now, raise_files, thread_cpu};
 use crate::{report, rows};
 
@@ -165,7 +166,7 @@ impl Bench {
             path: path.to_owned(),
             key: read.id.clone(),
             secret: read.secret.clone(),
-            symbol: symbol.to_owned(),
+            symbols: vec![symbol.to_owned()],
             msgpack: self.args.msgpack,
         })
     }

@@ -25,6 +25,7 @@
 )]
 
 mod closed;
+mod connection;
 mod floor;
 mod ledger;
 mod live;

@@ -6,7 +6,8 @@ use crate::closed::{Answers, per_core_second};
 use crate::live::{Bench, Run, measure};
 use crate::peers::{Floor, Peer, fdatasync};
 use crate::publish::{Http, to_redis};
-use crate::readers::{Readers, Refused, Speaks, Stream};
+use crate::connection::{Refused, Speaks, Stream};
+use crate::readers::Readers;
 use crate::report::{Bound, Row};
 use crate::system::resident_of;
 use crate::wire;
@@ -134,7 +135,7 @@ fn floor(bench: &Bench, readers: usize) -> anyhow::Result<(Floor, Readers)> {
         path: "/".to_owned(),
         key: String::new(),
         secret: String::new(),
-        symbol: "A".to_owned(),
+        symbols: vec!["A".to_owned()],
         msgpack: false,
     });
     let connected = Readers::connect(floor.address, speaks, readers)?;
