@@ -217,12 +217,7 @@ impl Connection {
     }
 
     /// Takes what came; answers how many bytes were of whole messages.
-    fn take(
-        &mut self,
-        bytes: &[u8],
-        stream: &Stream,
-        each: &mut dyn FnMut(&[u8]),
-    ) -> anyhow::Result<usize> {
+    fn take(&mut self, bytes: &[u8], stream: &Stream, each: &mut dyn FnMut(&[u8])) -> anyhow::Result<usize> {
         let mut used = 0;
         if self.phase == Phase::Upgrading {
             let Some((status, end)) = wire::head(bytes) else { return Ok(0) };
@@ -250,12 +245,7 @@ impl Connection {
     }
 
     /// A message of the opening.
-    fn answer(
-        &mut self,
-        payload: &[u8],
-        stream: &Stream,
-        each: &mut dyn FnMut(&[u8]),
-    ) -> anyhow::Result<()> {
+    fn answer(&mut self, payload: &[u8], stream: &Stream, each: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
         let has = |word: &str| memmem::find(payload, word.as_bytes()).is_some();
         match self.phase {
             Phase::Greeting if has("connected") => {

@@ -134,8 +134,8 @@ fn publish(sockets: &mut [TcpStream], schedule: Schedule, args: &FloorArgs) -> a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::{Run, measure};
     use crate::connection::{Speaks, Stream};
+    use crate::live::{Run, measure};
     use crate::readers::Readers;
 
     /// Ten readers of 200 numbers, of which a server drops and repeats some.

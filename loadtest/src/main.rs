@@ -24,18 +24,24 @@
     reason = "a program that prints figures, which are averages"
 )]
 
+mod churn;
 mod closed;
 mod connection;
 mod floor;
+mod followers;
 mod ledger;
 mod live;
 mod node;
 mod peers;
+mod progress;
 mod publish;
+mod random;
 mod readers;
 mod report;
 mod rows;
+mod stubborn;
 mod system;
+mod transcript;
 mod wire;
 
 use clap::{Parser, Subcommand};

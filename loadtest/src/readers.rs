@@ -301,8 +301,7 @@ impl Readers {
     /// Reads until every reader that reads has everything or was closed, or an instant.
     pub(crate) fn finish(&mut self, until: u64) -> anyhow::Result<()> {
         let end = self.tally.schedule.end();
-        let ended =
-            |client: &Client| client.stalled || client.is_closed || client.ledger.lost(end) == 0;
+        let ended = |client: &Client| client.stalled || client.is_closed || client.ledger.lost(end) == 0;
         while now() < until && !self.clients.iter().all(ended) {
             self.pump((now() + 5_000_000).min(until))?;
         }

@@ -3,10 +3,10 @@
 use anyhow::Context as _;
 
 use crate::closed::{Answers, per_core_second};
+use crate::connection::{Refused, Speaks, Stream};
 use crate::live::{Bench, Run, measure};
 use crate::peers::{Floor, Peer, fdatasync};
 use crate::publish::{Http, to_redis};
-use crate::connection::{Refused, Speaks, Stream};
 use crate::readers::Readers;
 use crate::report::{Bound, Row};
 use crate::system::resident_of;
@@ -111,7 +111,7 @@ fn climb(mut rung: impl FnMut((u64, u64)) -> anyhow::Result<Run>) -> anyhow::Res
 }
 
 fn throughput(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
-    let (clients, seconds) = (bench.args.clients, bench.args.seconds);
+    let (clients, seconds) = (bench.clients(), bench.seconds());
     let mut readers = bench.readers("ROW1", clients)?;
     bench.run(&mut readers, "ROW1", (20, 5), 1.0, 4)?;
     let (own, note) = climb(|rate| bench.run(&mut readers, "ROW1", rate, seconds, 4))?;
@@ -143,7 +143,7 @@ fn floor(bench: &Bench, readers: usize) -> anyhow::Result<(Floor, Readers)> {
 }
 
 fn one_at_a_time(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
-    let (clients, seconds) = (bench.args.clients, bench.args.seconds);
+    let (clients, seconds) = (bench.clients(), bench.seconds());
     let (mut floor, mut readers) = floor(bench, clients)?;
     let pid = floor.process.pid();
     let mut run = |rate: u64, seconds: f64| {
@@ -184,7 +184,7 @@ fn durable(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let disk = fdatasync(&bench.folder)? as f64 / 1e6;
     let mut readers = bench.readers("ROW4", 100)?;
     bench.run(&mut readers, "ROW4", (200, 50), 1.0, 4)?;
-    let run = bench.run(&mut readers, "ROW4", (200, 50), bench.args.seconds, 4)?;
+    let run = bench.run(&mut readers, "ROW4", (200, 50), bench.seconds(), 4)?;
     let note = format!("10,000 ticks/s in requests of 50: p99 {:.1} ms, {}", run.p99, run.note());
     Ok(vec![measured(4, (run.p50, disk), note)])
 }
@@ -203,7 +203,7 @@ fn idle_memory(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 fn one_stalled(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
-    let (clients, seconds) = (bench.args.clients, bench.args.seconds);
+    let (clients, seconds) = (bench.clients(), bench.seconds());
     let rate = (50, 20);
     let mut readers = bench.readers("ROW6", clients)?;
     bench.run(&mut readers, "ROW6", rate, 1.0, 2)?;
@@ -221,8 +221,7 @@ fn get(bench: &Bench, path: &str) -> anyhow::Result<(Vec<u8>, u16, Vec<u8>)> {
     let head = request.trim_end_matches("\r\n").to_owned() + "\r\n";
     let mut http = Http::connect(access.address)?;
     let status = http.call(&head, b"")?;
-    let body = wire::head(http.bytes()).and_then(|(_, end)| http.bytes().get(end..)).unwrap_or_default();
-    Ok((request.into_bytes(), status, body.to_vec()))
+    Ok((request.into_bytes(), status, http.body().to_vec()))
 }
 
 /// A trade of each of a hundred symbols, so that there is a latest one.
@@ -238,7 +237,7 @@ fn latest(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     hundred(bench)?;
     let (request, status, body) = get(bench, "/v2/stocks/L7/trades/latest")?;
     anyhow::ensure!(status == 200, "the latest trade was answered {status}");
-    let seconds = bench.args.seconds;
+    let seconds = bench.seconds();
     let (address, pid) = (bench.node.access.address, bench.node.process.pid());
     let own = per_core_second(address, &request, Answers::Http, pid, CONNECTIONS, seconds)?;
     let nginx = Peer::nginx(&bench.folder, &body, bench.cores)?;
@@ -275,7 +274,7 @@ fn feed(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
         return Err(Refused(404).into());
     }
     anyhow::ensure!(status == 200, "the feed was answered {status}");
-    let seconds = bench.args.seconds;
+    let seconds = bench.seconds();
     let (address, pid) = (bench.node.access.address, bench.node.process.pid());
     let own = per_core_second(address, &request, Answers::Http, pid, CONNECTIONS, seconds)?;
     let redis = Peer::redis(&bench.folder, bench.cores)?;
