@@ -28,8 +28,8 @@ const PUBLISHERS: u64 = 4;
 const BATCH: u64 = 10;
 /// Of so many clients one is a slow reader, of all symbols.
 const SLOW_EACH: usize = 10;
-/// How long after the last tick was acknowledged clients may take for what they lack.
-const DRAIN: u64 = 120 * SECOND;
+/// How long nothing may come, at the end, while a client lacks something.
+const DRAIN: u64 = 30 * SECOND;
 /// What the node is run with: cursors often, and outboxes that slow readers fill.
 const SETS: &[&str] = &["live.heartbeat_ms=1000", "live.outbox_bytes_max=65536"];
 
@@ -208,11 +208,15 @@ fn wanted<'a>(own: &Follower, histories: &'a BTreeMap<u64, Vec<u64>>) -> impl It
 /// Reads until each client has as many as it is to have, or too long.
 fn drain(followers: &mut Followers, histories: &BTreeMap<u64, Vec<u64>>) -> anyhow::Result<()> {
     let wanted: Vec<u64> = followers.all.iter().map(|own| wanted(own, histories).count() as u64).collect();
-    let until = now() + DRAIN;
-    while now() < until
-        && followers.all.iter().zip(&wanted).any(|(own, wanted)| own.transcript.count < *wanted)
-    {
+    let lacks = |followers: &Followers| {
+        followers.all.iter().zip(&wanted).any(|(own, wanted)| own.transcript.count < *wanted)
+    };
+    let (mut until, mut before) = (now() + DRAIN, followers.seen.deliveries);
+    while now() < until && lacks(followers) {
         followers.pump(now() + SECOND / 10)?;
+        if followers.seen.deliveries > before {
+            (until, before) = (now() + DRAIN, followers.seen.deliveries);
+        }
     }
     // What comes twice comes now.
     followers.pump(now() + 2 * SECOND)
@@ -276,8 +280,8 @@ fn audit(
         for (at, own) in followers.all.iter().enumerate() {
             let Follower { transcript, .. } = own;
             if !transcript.repeated.is_empty() || !transcript.disordered.is_empty() {
-                let some = |numbers: &[u64]| numbers.iter().take(10).copied().collect::<Vec<_>>();
-                let (again, back) = (some(&transcript.repeated), some(&transcript.disordered));
+                let again: Vec<u64> = transcript.repeated.iter().take(10).copied().collect();
+                let back: Vec<(u64, u64)> = transcript.disordered.iter().take(10).copied().collect();
                 eprintln!("client {at}: twice {again:?}, out of order {back:?}");
             }
         }

@@ -17,7 +17,7 @@ use crate::wire::{self, Frame};
 /// What one read may bring.
 pub(crate) const BUFFER_BYTES: usize = 1 << 20;
 /// The window of a client that takes little at a time.
-const NARROW_WINDOW: usize = 8 * 1024;
+const NARROW_WINDOW: usize = 64 * 1024;
 
 /// What a client speaks.
 #[derive(Clone, Debug)]

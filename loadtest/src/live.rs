@@ -6,11 +6,11 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
 use crate::connection::{Refused, Speaks, Stream};
-use crate::node::{Access, Node};
+use crate::node::{Access, Node, Noticed};
 use crate::publish::{Publishing, to_node};
 use crate::readers::{Audit, Readers, Schedule};
 use crate::system::{Cores, Cpu, now, raise_files, thread_cpu};
-use crate::{churn, report, rows};
+use crate::{churn, report, rows, storm};
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -22,6 +22,9 @@ pub(crate) enum Profile {
     /// Clients that drop and come back by their cursors, slow readers, a node that is killed now and
     /// then: at the end each has what history has. No time counts.
     Churn,
+    /// All are away for a while and come back by their cursors at once, beside 50 that stay: nobody
+    /// lacks anything; latency and memory are printed.
+    Storm,
 }
 
 /// Arguments of `live`.
@@ -70,7 +73,7 @@ pub(crate) struct LiveArgs {
     /// Readers that drop, a second, and resume by their cursor (smoke, churn)
     #[arg(long, default_value_t = 20)]
     pub(crate) churn: u64,
-    /// Readers that read nothing (smoke, row 6)
+    /// Readers that read nothing and for which the system holds little (smoke, row 6)
     #[arg(long, default_value_t = 1)]
     pub(crate) stalled: usize,
     /// MessagePack instead of JSON
@@ -183,22 +186,22 @@ impl Bench {
         self.args.seconds.unwrap_or(5.0)
     }
 
-    /// What the node's readers of a symbol speak.
-    pub(crate) fn stream(&self, symbol: &str) -> Speaks {
+    /// What the node's readers of these symbols speak.
+    pub(crate) fn stream(&self, symbols: &[&str]) -> Speaks {
         let Access { read, .. } = &self.node.access;
         let path = if self.args.plain { "/v2/sip" } else { "/v2/sip?ext=1" };
         Speaks::Stream(Stream {
             path: path.to_owned(),
             key: read.id.clone(),
             secret: read.secret.clone(),
-            symbols: vec![symbol.to_owned()],
+            symbols: symbols.iter().map(|symbol| (*symbol).to_owned()).collect(),
             msgpack: self.args.msgpack,
         })
     }
 
     /// Readers of the node.
     pub(crate) fn readers(&self, symbol: &str, count: usize) -> anyhow::Result<Readers> {
-        Readers::connect(self.node.access.address, self.stream(symbol), count)
+        Readers::connect(self.node.access.address, self.stream(&[symbol]), count)
     }
 
     /// The next schedule, with numbers of its own.
@@ -238,7 +241,11 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
         return churn::run(args, cores, &folder);
     }
     let mut sets = args.sets.clone();
-    if args.profile == Profile::Smoke {
+    if args.profile == Profile::Storm {
+        // What they lack is more than the tail holds.
+        sets.push("tape.tail_bytes_max=1048576".to_owned());
+    }
+    if matches!(args.profile, Profile::Smoke | Profile::Storm) {
         // A reader can drop as soon as it has a cursor.
         sets.push("live.heartbeat_ms=500".to_owned());
     }
@@ -252,6 +259,7 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
     let mut bench = Bench { args: args.clone(), cores, folder, node, next: 1_000_000_001 };
     let ended = match args.profile {
         Profile::Smoke => smoke(&mut bench),
+        Profile::Storm => storm::run(&mut bench),
         Profile::Full | Profile::Churn => table(&mut bench, args.json.as_deref()),
     };
     bench.node.process.stop()?;
@@ -288,6 +296,9 @@ fn smoke(bench: &mut Bench) -> anyhow::Result<()> {
     )?;
     let Audit { lost, repeated, resumed, disordered, other_order, closed } = run.audit;
     let gaps = readers.tally().gaps;
+    if bench.args.stalled > 0 {
+        println!("{} stalled: {}", bench.args.stalled.min(count), Noticed::of(&access));
+    }
     println!(
         "{} deliveries to {count} readers: lost {lost}, twice {repeated} (and {resumed} after a resume), \
          out of order {disordered}, other order {other_order}, closed {closed}, gaps {gaps}",

@@ -55,6 +55,39 @@ impl Access {
     }
 }
 
+/// What a node has noticed of clients that do not keep up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Noticed {
+    /// Clients that left the live stream.
+    pub(crate) left: f64,
+    /// Clients that were closed with 1008.
+    pub(crate) closed: f64,
+}
+
+impl Noticed {
+    pub(crate) fn of(access: &Access) -> Self {
+        Self {
+            left: access.metric("tapeline_live_left_total").unwrap_or(0.0),
+            closed: access.metric("tapeline_live_closed_total{code=\"1008\"}").unwrap_or(0.0),
+        }
+    }
+
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self { left: self.left - before.left, closed: self.closed - before.closed }
+    }
+}
+
+impl std::fmt::Display for Noticed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self { left: 0.0, closed: 0.0 } => f.write_str("the node noticed nobody who stalls"),
+            Self { left, closed } => {
+                write!(f, "the node noticed: {left} left the live stream, {closed} closed 1008")
+            }
+        }
+    }
+}
+
 /// A node that runs.
 pub(crate) struct Node {
     pub(crate) process: Owned,

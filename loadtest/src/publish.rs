@@ -105,7 +105,7 @@ pub(crate) fn body_with(symbol: impl Fn(u64) -> String, first: u64, count: u64) 
 }
 
 /// Microseconds since 1970 as RFC 3339 in UTC.
-fn utc(micros: u64) -> String {
+pub(crate) fn utc(micros: u64) -> String {
     let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date(days.cast_signed());

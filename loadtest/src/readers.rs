@@ -190,18 +190,18 @@ impl Readers {
             problem: None,
             refused: None,
         };
-        readers.open_all()?;
+        readers.open_all(CONNECTING_MAX)?;
         Ok(readers)
     }
 
-    /// Opens all that have no connection, and waits until they are subscribed.
-    pub(crate) fn open_all(&mut self) -> anyhow::Result<()> {
+    /// Opens all that have no connection, so many at once, and waits until they are subscribed.
+    pub(crate) fn open_all(&mut self, at_once: usize) -> anyhow::Result<()> {
         let count = self.clients.len();
         let mut next = 0;
         let (until, closed) = (now() + 120_000_000_000, self.closed);
         while self.live() < count {
             let opened = self.clients.iter().filter(|client| client.connection.is_some()).count();
-            if next < count && opened - self.live() < CONNECTING_MAX {
+            if next < count && opened - self.live() < at_once {
                 if self.clients.get(next).is_some_and(|client| client.connection.is_none()) {
                     self.open(next)?;
                 }
@@ -311,6 +311,11 @@ impl Readers {
 
     pub(crate) const fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The latencies since this was last asked.
+    pub(crate) fn take_latency(&mut self) -> Histogram<u64> {
+        std::mem::replace(&mut self.tally.latency, histogram())
     }
 
     pub(crate) fn problem(&self) -> Option<&str> {

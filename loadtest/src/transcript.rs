@@ -2,7 +2,9 @@
 //!
 //! A cursor covers what the node had handed over when it gave it. So of what came to the client
 //! after that time, and little before (a frame that was handed over in part), all may come again
-//! once on the next connection, and nothing else may ever come again.
+//! once on the next connection, and nothing else may ever come again. A cursor that is given while a
+//! client is still given what it lacks covers nothing of what earlier connections brought, until it
+//! came again or something new came.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -20,6 +22,8 @@ pub(crate) struct Transcript {
     /// What the last cursor may not cover, and when it came.
     since: VecDeque<(u64, u64)>,
     may_repeat: BTreeSet<u64>,
+    /// When this connection brought something new at first.
+    new_at: Option<u64>,
     /// The last number of each symbol on this connection.
     last: BTreeMap<u64, u64>,
     /// Numbers that came, each once.
@@ -28,8 +32,8 @@ pub(crate) struct Transcript {
     pub(crate) resumed: u64,
     /// Numbers that came again although nothing explains it.
     pub(crate) repeated: Vec<u64>,
-    /// Numbers that came after a higher one of their symbol on one connection.
-    pub(crate) disordered: Vec<u64>,
+    /// Numbers that came after a higher one of their symbol on one connection, each behind that one.
+    pub(crate) disordered: Vec<(u64, u64)>,
 }
 
 /// How a transcript differs from history.
@@ -51,6 +55,7 @@ impl Transcript {
             got: Vec::new(),
             since: VecDeque::new(),
             may_repeat: BTreeSet::new(),
+            new_at: None,
             last: BTreeMap::new(),
             count: 0,
             resumed: 0,
@@ -70,6 +75,7 @@ impl Transcript {
         let Some(word) = self.got.get_mut(word) else { return };
         if *word & bit == 0 {
             *word |= bit;
+            self.new_at.get_or_insert(at_ms);
             self.count += 1;
         } else if self.may_repeat.remove(&number) {
             self.resumed += 1;
@@ -79,7 +85,7 @@ impl Transcript {
         }
         let last = self.last.entry(symbol).or_insert(0);
         if number < *last {
-            self.disordered.push(number);
+            self.disordered.push((*last, number));
         }
         *last = number;
     }
@@ -89,11 +95,15 @@ impl Transcript {
         while self.since.front().is_some_and(|(_, at)| at + SLACK_MS < given_ms) {
             self.since.pop_front();
         }
+        if self.new_at.is_some_and(|at| at + SLACK_MS < given_ms) {
+            self.may_repeat.clear();
+        }
     }
 
     /// The client comes back with its last cursor.
     pub(crate) fn resume(&mut self) {
-        self.may_repeat = self.since.iter().map(|(number, _)| *number).collect();
+        self.may_repeat.extend(self.since.drain(..).map(|(number, _)| number));
+        self.new_at = None;
         self.last.clear();
     }
 
@@ -149,7 +159,23 @@ mod tests {
         }
         assert_eq!((transcript.count, transcript.resumed), (4, 2));
         assert_eq!(transcript.repeated, [3, 1], "once more, and nothing that the cursor covered");
-        assert_eq!(transcript.disordered, Vec::<u64>::new());
+        assert!(transcript.disordered.is_empty());
+    }
+
+    #[test]
+    fn a_cursor_in_the_middle_of_a_replay_covers_little() {
+        let mut transcript = Transcript::new(1);
+        transcript.take(1, 0, 1_000);
+        transcript.resume();
+        transcript.cursor(20_000);
+        transcript.resume();
+        transcript.take(1, 0, 21_000);
+        assert!(transcript.repeated.is_empty(), "it was not given yet on the second connection");
+        transcript.take(2, 0, 22_000);
+        transcript.cursor(30_000);
+        transcript.resume();
+        transcript.take(1, 0, 31_000);
+        assert_eq!(transcript.repeated, [1]);
     }
 
     #[test]
@@ -158,9 +184,9 @@ mod tests {
         for (number, symbol) in [(5, 0), (2, 1), (7, 0), (6, 0)] {
             transcript.take(number, symbol, 0);
         }
-        assert_eq!(transcript.disordered, [6]);
+        assert_eq!(transcript.disordered, [(7, 6)]);
         transcript.resume();
         transcript.take(3, 0, 0);
-        assert_eq!(transcript.disordered, [6], "another connection begins further back");
+        assert_eq!(transcript.disordered, [(7, 6)], "another connection begins further back");
     }
 }
