@@ -256,7 +256,20 @@ impl Served {
 
     /// A heartbeat, with the cursor of who has had everything before it.
     fn heartbeat_message(&self) -> bytes::Bytes {
-        self.with_cursor(self.stream.cursor().map(|position| self.token(position)).as_deref())
+        self.with_cursor(self.cursor().as_deref())
+    }
+
+    /// Before its first subscription a client that named where it begins is there still.
+    fn cursor(&self) -> Option<String> {
+        let begins = self.start.as_ref().filter(|(_, until)| Instant::now() <= *until);
+        match begins.filter(|_| self.stream.asked().is_empty()) {
+            Some((Start::After(position, at), _)) => {
+                let cursor = Cursor { position: (**position).clone(), at: *at, ticket: None };
+                Some(cursor.token(self.app.reader.keyring()))
+            }
+            Some((Start::Since(_), _)) => None,
+            None => self.stream.cursor().map(|position| self.token(position)),
+        }
     }
 
     fn with_cursor(&self, cursor: Option<&str>) -> bytes::Bytes {
