@@ -84,7 +84,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
         ms(&storm)
     );
     println!("{count} are subscribed again {:.1} s after they came back", back_in as f64 / 1e9);
-    let peak = memory.peak.load(Ordering::Relaxed);
+    let peak = memory.peak.load(Ordering::Relaxed).max(after_all);
     let mb = |bytes: u64| bytes / 1_000_000;
     println!(
         "node resident: {} MB before, {} MB peak, {} MB after",
@@ -94,7 +94,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     );
     match access.metric(SCANS) {
         Some(now) => {
-            println!("reads of tapes: {}, at most live.scans_max at once", now - scans.unwrap_or(0.0))
+            println!("reads of tapes: {}, at most live.scans_max at once", now - scans.unwrap_or(0.0));
         }
         None => println!("reads of tapes: this node does not tell ({SCANS})"),
     }
