@@ -134,8 +134,9 @@ fn publish(sockets: &mut [TcpStream], schedule: Schedule, args: &FloorArgs) -> a
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connection::{Speaks, Stream};
     use crate::live::{Run, measure};
-    use crate::readers::{Readers, Speaks, Stream};
+    use crate::readers::Readers;
 
     /// Ten readers of 200 numbers, of which a server drops and repeats some.
     fn run(drop_each: Option<u64>, repeat_each: Option<u64>) -> Run {
@@ -149,7 +150,7 @@ mod tests {
             path: text("/"),
             key: text("k"),
             secret: text("s"),
-            symbol: text("A"),
+            symbols: vec![text("A")],
             msgpack: false,
         });
         let mut readers = Readers::connect(address, speaks, 10).unwrap();

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
-use crate::node::{Access, Node};
+use crate::connection::{Refused, Speaks, Stream};
+use crate::node::{Access, Node, Noticed};
 use crate::publish::{Publishing, to_node};
-use crate::readers::{Audit, Readers, Refused, Schedule, Speaks, Stream};
+use crate::readers::{Audit, Readers, Schedule};
 use crate::system::{Cores, Cpu, now, raise_files, thread_cpu};
-use crate::{report, rows};
+use crate::{churn, report, rows, storm};
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -18,6 +19,12 @@ pub(crate) enum Profile {
     Smoke,
     /// The table.
     Full,
+    /// Clients that drop and come back by their cursors, slow readers, a node that is killed now and
+    /// then: at the end each has what history has. No time counts.
+    Churn,
+    /// All are away for a while and come back by their cursors at once, beside 50 that stay: nobody
+    /// lacks anything; latency and memory are printed.
+    Storm,
 }
 
 /// Arguments of `live`.
@@ -26,7 +33,9 @@ pub(crate) enum Profile {
 Examples:
   loadtest live --binary target/release/tapeline
   loadtest live --binary target/release/tapeline --rows 1,2,3 --seconds 10 --json live.json
-  loadtest live --binary target/release/tapeline --profile smoke --churn 50 --stalled 5")]
+  loadtest live --binary target/release/tapeline --profile smoke --churn 50 --stalled 5
+  loadtest live --binary target/release/tapeline --profile churn --seconds 600 --kill-every 60
+  loadtest live --binary target/release/tapeline --profile storm --clients 1000 --away 60")]
 pub(crate) struct LiveArgs {
     /// The node's binary
     #[arg(long, value_name = "FILE", default_value = "target/release/tapeline")]
@@ -40,19 +49,31 @@ pub(crate) struct LiveArgs {
     /// Rows of the table, such as 1,2,5; without it all
     #[arg(long, value_delimiter = ',')]
     pub(crate) rows: Vec<u8>,
-    /// WebSocket readers
-    #[arg(long, default_value_t = 1_000)]
-    pub(crate) clients: usize,
+    /// WebSocket readers: 1,000, of smoke 200, of churn 500
+    #[arg(long)]
+    pub(crate) clients: Option<usize>,
     /// Idle connections of row 5
     #[arg(long, default_value_t = 5_000)]
     pub(crate) idle: usize,
-    /// Seconds of a measurement
-    #[arg(long, default_value_t = 5.0)]
-    pub(crate) seconds: f64,
-    /// Readers that drop, a second, and resume by their cursor (smoke)
+    /// Seconds of a measurement: 5, of churn 600
+    #[arg(long)]
+    pub(crate) seconds: Option<f64>,
+    /// Seconds between two kills of the node; 0: none (churn)
+    #[arg(long, default_value_t = 60)]
+    pub(crate) kill_every: u64,
+    /// Seconds for which all are away (storm)
+    #[arg(long, default_value_t = 60)]
+    pub(crate) away: u64,
+    /// Ticks a second (churn, storm)
+    #[arg(long, default_value_t = 500)]
+    pub(crate) rate: u64,
+    /// Seed of who drops when, and for how long (churn)
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Readers that drop, a second, and resume by their cursor (smoke, churn)
     #[arg(long, default_value_t = 20)]
     pub(crate) churn: u64,
-    /// Readers that read nothing (smoke, row 6)
+    /// Readers that read nothing and for which the system holds little (smoke, row 6)
     #[arg(long, default_value_t = 1)]
     pub(crate) stalled: usize,
     /// MessagePack instead of JSON
@@ -157,22 +178,30 @@ pub(crate) fn measure(
 }
 
 impl Bench {
-    /// What the node's readers of a symbol speak.
-    pub(crate) fn stream(&self, symbol: &str) -> Speaks {
+    pub(crate) fn clients(&self) -> usize {
+        self.args.clients.unwrap_or(1_000)
+    }
+
+    pub(crate) fn seconds(&self) -> f64 {
+        self.args.seconds.unwrap_or(5.0)
+    }
+
+    /// What the node's readers of these symbols speak.
+    pub(crate) fn stream(&self, symbols: &[&str]) -> Speaks {
         let Access { read, .. } = &self.node.access;
         let path = if self.args.plain { "/v2/sip" } else { "/v2/sip?ext=1" };
         Speaks::Stream(Stream {
             path: path.to_owned(),
             key: read.id.clone(),
             secret: read.secret.clone(),
-            symbol: symbol.to_owned(),
+            symbols: symbols.iter().map(|symbol| (*symbol).to_owned()).collect(),
             msgpack: self.args.msgpack,
         })
     }
 
     /// Readers of the node.
     pub(crate) fn readers(&self, symbol: &str, count: usize) -> anyhow::Result<Readers> {
-        Readers::connect(self.node.access.address, self.stream(symbol), count)
+        Readers::connect(self.node.access.address, self.stream(&[symbol]), count)
     }
 
     /// The next schedule, with numbers of its own.
@@ -208,8 +237,15 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
         None => tempfile::tempdir()?,
     };
     let folder = temporary.path().to_path_buf();
+    if args.profile == Profile::Churn {
+        return churn::run(args, cores, &folder);
+    }
     let mut sets = args.sets.clone();
-    if args.profile == Profile::Smoke {
+    if args.profile == Profile::Storm {
+        // What they lack is more than the tail holds.
+        sets.push("tape.tail_bytes_max=1048576".to_owned());
+    }
+    if matches!(args.profile, Profile::Smoke | Profile::Storm) {
         // A reader can drop as soon as it has a cursor.
         sets.push("live.heartbeat_ms=500".to_owned());
     }
@@ -223,7 +259,8 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
     let mut bench = Bench { args: args.clone(), cores, folder, node, next: 1_000_000_001 };
     let ended = match args.profile {
         Profile::Smoke => smoke(&mut bench),
-        Profile::Full => table(&mut bench, args.json.as_deref()),
+        Profile::Storm => storm::run(&mut bench),
+        Profile::Full | Profile::Churn => table(&mut bench, args.json.as_deref()),
     };
     bench.node.process.stop()?;
     ended
@@ -231,7 +268,7 @@ pub(crate) fn run(args: &LiveArgs) -> anyhow::Result<()> {
 
 /// Readers that drop, resume and stall: whatever else, nothing is lost and nothing comes twice.
 fn smoke(bench: &mut Bench) -> anyhow::Result<()> {
-    let count = bench.args.clients.min(200);
+    let count = bench.args.clients.unwrap_or(200);
     let mut readers = match bench.readers("AAPL", count) {
         Err(error) if error.downcast_ref::<Refused>().is_some_and(|Refused(status)| *status == 404) => {
             bail!("streams are not offered by this node")
@@ -259,6 +296,9 @@ fn smoke(bench: &mut Bench) -> anyhow::Result<()> {
     )?;
     let Audit { lost, repeated, resumed, disordered, other_order, closed } = run.audit;
     let gaps = readers.tally().gaps;
+    if bench.args.stalled > 0 {
+        println!("{} stalled: {}", bench.args.stalled.min(count), Noticed::of(&access));
+    }
     println!(
         "{} deliveries to {count} readers: lost {lost}, twice {repeated} (and {resumed} after a resume), \
          out of order {disordered}, other order {other_order}, closed {closed}, gaps {gaps}",

@@ -7,13 +7,16 @@
 //! same run it measures what the machine gives to others: Redis pub/sub, a bare loop of
 //! `send(2)`, `fdatasync`, nginx with a static file.
 //!
-//! - [`readers`]: the clients: one epoll loop, no allocation a message, so that the generator
-//!   is not the bottleneck; beside each figure stands what the generator itself could take.
+//! - [`connection`], [`readers`]: the clients: one epoll loop, no allocation a message, so that the
+//!   generator is not the bottleneck; beside each figure stands what the generator itself could take.
 //! - [`ledger`]: loss, duplicates and order, exactly, a client.
 //! - [`publish`]: who publishes: to a node by `POST /v1/ticks`, to Redis by `PUBLISH`.
 //! - [`floor`]: the bare loop, a process of its own. It speaks the stream's handshake, so that its
 //!   clients are the same ones, and can drop and repeat, to show that the ledger notices.
+//! - [`feed`]: a plain server over Redis, the peer of feeds.
 //! - [`rows`], [`report`]: the table.
+//! - [`churn`], with [`followers`], [`transcript`] and [`stubborn`], and [`storm`]: profiles in which no
+//!   time counts: clients that come and go, a node that is killed, and at the end what each has.
 
 #![allow(
     clippy::print_stdout,
@@ -24,17 +27,26 @@
     reason = "a program that prints figures, which are averages"
 )]
 
+mod churn;
 mod closed;
+mod connection;
+mod feed;
 mod floor;
+mod followers;
 mod ledger;
 mod live;
 mod node;
 mod peers;
+mod progress;
 mod publish;
+mod random;
 mod readers;
 mod report;
 mod rows;
+mod storm;
+mod stubborn;
 mod system;
+mod transcript;
 mod wire;
 
 use clap::{Parser, Subcommand};
@@ -52,11 +64,15 @@ enum Command {
     Live(live::LiveArgs),
     /// The bare loop of send(2): a server of its own that publishes when told on standard input
     FloorSend(floor::FloorArgs),
+    /// A plain server that answers feeds by Redis
+    #[command(hide = true)]
+    FloorFeed(feed::FeedArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Live(args) => live::run(&args),
         Command::FloorSend(args) => floor::run(&args),
+        Command::FloorFeed(args) => feed::run(&args),
     }
 }

@@ -101,6 +101,19 @@ impl Floor {
     }
 }
 
+/// A plain server that answers by Redis.
+pub(crate) fn feed(redis: &Peer, keys: usize, cores: Cores) -> anyhow::Result<Peer> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["floor-feed", "--redis", &redis.address.to_string(), "--keys", &keys.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut process = Owned(cores.spawn(&mut command)?);
+    let said = process.0.stdout.take().context("no standard output")?;
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line)?;
+    let address = line.trim().parse().context("the server told no address")?;
+    Ok(Peer { process, address })
+}
+
 /// The median of a small append with `fdatasync`, in nanoseconds.
 pub(crate) fn fdatasync(folder: &Path) -> anyhow::Result<u64> {
     let mut file = std::fs::File::create(folder.join("fdatasync"))?;

@@ -84,6 +84,11 @@ pub(crate) fn to_redis(address: SocketAddr, channel: &str, schedule: Schedule) -
 
 /// So many trades as a body; their times are told to the microsecond and are of now.
 fn body_of(symbol: &str, first: u64, count: u64) -> Vec<u8> {
+    body_with(|_| symbol.to_owned(), first, count)
+}
+
+/// The same, each of a symbol of its own.
+pub(crate) fn body_with(symbol: impl Fn(u64) -> String, first: u64, count: u64) -> Vec<u8> {
     /// No two bodies are the same, also not of two runs within one microsecond.
     static BODIES: AtomicU64 = AtomicU64::new(0);
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -93,14 +98,14 @@ fn body_of(symbol: &str, first: u64, count: u64) -> Vec<u8> {
         if number > first {
             body.push(b',');
         }
-        wire::put_trade(&mut body, symbol, number, &utc(micros));
+        wire::put_trade(&mut body, &symbol(number), number, &utc(micros));
     }
     body.push(b']');
     body
 }
 
 /// Microseconds since 1970 as RFC 3339 in UTC.
-fn utc(micros: u64) -> String {
+pub(crate) fn utc(micros: u64) -> String {
     let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = date(days.cast_signed());
@@ -131,6 +136,7 @@ impl Http {
     pub(crate) fn connect(address: SocketAddr) -> anyhow::Result<Self> {
         let socket = TcpStream::connect(address).context("no connection to the node")?;
         socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(30)))?;
         Ok(Self { socket, bytes: Vec::new() })
     }
 
@@ -162,9 +168,9 @@ impl Http {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
-    /// The last answer in bytes.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// The body of the last answer.
+    pub(crate) fn body(&self) -> &[u8] {
+        wire::head(&self.bytes).and_then(|(_, end)| self.bytes.get(end..)).unwrap_or_default()
     }
 }
 

@@ -1,49 +1,27 @@
 //! Thousands of readers in one thread: one epoll loop, frames read in place.
 //!
 //! A reader costs one read a wake-up and a search for the numbers in what came; nothing is
-//! allocated a message. Sockets are edge-triggered: a read that does not fill its buffer has
-//! emptied the socket.
+//! allocated a message.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use hdrhistogram::Histogram;
 use memchr::memmem;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 
+use crate::connection::{BUFFER_BYTES, Connection, Pipe, Refused, Speaks};
 use crate::ledger::Ledger;
 use crate::system::now;
-use crate::wire::{self, Frame};
+use crate::wire;
 
-/// What one read may bring.
-const BUFFER_BYTES: usize = 1 << 20;
 /// Readers that are being connected at once.
 const CONNECTING_MAX: usize = 200;
 /// Latencies are told to three digits, up to this.
 const LATENCY_MAX: u64 = 120_000_000_000;
-
-/// What the readers speak.
-#[derive(Clone, Debug)]
-pub(crate) enum Speaks {
-    /// The stream of a node.
-    Stream(Stream),
-    /// Redis pub/sub, of this channel.
-    Redis(String),
-}
-
-/// How to open a stream.
-#[derive(Clone, Debug)]
-pub(crate) struct Stream {
-    /// Path and query.
-    pub(crate) path: String,
-    pub(crate) key: String,
-    pub(crate) secret: String,
-    pub(crate) symbol: String,
-    pub(crate) msgpack: bool,
-}
 
 /// When each number was to be sent.
 #[derive(Clone, Copy, Debug)]
@@ -86,22 +64,11 @@ impl Schedule {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Connecting,
-    Upgrading,
-    Greeting,
-    Authenticating,
-    Subscribing,
-    Live,
-    Closed,
-}
-
 struct Client {
-    socket: Option<TcpStream>,
-    phase: Phase,
-    /// A frame that is not whole yet.
-    left: Vec<u8>,
+    speaks: Arc<Speaks>,
+    /// None: it was dropped, or the server closed it.
+    connection: Option<Connection>,
+    is_closed: bool,
     ledger: Ledger,
     cursor: Option<String>,
     stalled: bool,
@@ -178,7 +145,6 @@ pub(crate) struct Readers {
     poll: Poll,
     events: Events,
     address: SocketAddr,
-    speaks: Speaks,
     clients: Vec<Client>,
     buffer: Vec<u8>,
     tally: Tally,
@@ -190,78 +156,81 @@ pub(crate) struct Readers {
     refused: Option<u16>,
 }
 
-/// The handshake was answered with this status.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Refused(pub(crate) u16);
-
-impl std::fmt::Display for Refused {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the handshake was answered with {}", self.0)
-    }
-}
-
-impl std::error::Error for Refused {}
-
 impl Readers {
     /// So many readers, all connected and subscribed.
     pub(crate) fn connect(address: SocketAddr, speaks: Speaks, count: usize) -> anyhow::Result<Self> {
+        let speaks = Arc::new(speaks);
+        Self::connect_each(address, (0..count).map(|_| Arc::clone(&speaks)))
+    }
+
+    /// The same, each of what it speaks.
+    pub(crate) fn connect_each(
+        address: SocketAddr,
+        speaks: impl IntoIterator<Item = Arc<Speaks>>,
+    ) -> anyhow::Result<Self> {
         let none = Schedule { start: 0, period: 1, batch: 1, requests: 0, first: u64::MAX };
+        let client = |speaks| Client {
+            speaks,
+            connection: None,
+            is_closed: false,
+            ledger: Ledger::new(u64::MAX, 1),
+            cursor: None,
+            stalled: false,
+        };
+        let clients: Vec<Client> = speaks.into_iter().map(client).collect();
         let mut readers = Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
             address,
-            speaks,
-            clients: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
             tally: Tally::new(none, 0),
             closed: 0,
-            dropped: vec![false; count],
+            dropped: vec![false; clients.len()],
+            clients,
             problem: None,
             refused: None,
         };
-        let until = now() + 120_000_000_000;
-        while readers.live() < count {
-            let connecting = readers.clients.len() - readers.live();
-            if readers.clients.len() < count && connecting < CONNECTING_MAX {
-                let at = readers.clients.len();
-                let ledger = Ledger::new(u64::MAX, 1);
-                readers.clients.push(Client {
-                    socket: None,
-                    phase: Phase::Connecting,
-                    left: Vec::new(),
-                    ledger,
-                    cursor: None,
-                    stalled: false,
-                });
-                readers.open(at)?;
-                continue;
-            }
-            readers.turn(Duration::from_millis(10))?;
-            if readers.closed > 0 || now() > until {
-                if let Some(status) = readers.refused {
-                    return Err(Refused(status).into());
-                }
-                let problem = readers.problem.take().unwrap_or_default();
-                let live = readers.live();
-                bail!("{live} of {count} readers are connected, {} were closed: {problem}", readers.closed);
-            }
-        }
+        readers.open_all(CONNECTING_MAX)?;
         Ok(readers)
     }
 
+    /// Opens all that have no connection, so many at once, and waits until they are subscribed.
+    pub(crate) fn open_all(&mut self, at_once: usize) -> anyhow::Result<()> {
+        let count = self.clients.len();
+        let mut next = 0;
+        let (until, closed) = (now() + 120_000_000_000, self.closed);
+        while self.live() < count {
+            let opened = self.clients.iter().filter(|client| client.connection.is_some()).count();
+            if next < count && opened - self.live() < at_once {
+                if self.clients.get(next).is_some_and(|client| client.connection.is_none()) {
+                    self.open(next)?;
+                }
+                next += 1;
+                continue;
+            }
+            self.turn(Duration::from_millis(10))?;
+            if self.closed > closed || now() > until {
+                if let Some(status) = self.refused {
+                    return Err(Refused(status).into());
+                }
+                let problem = self.problem.take().unwrap_or_default();
+                let live = self.live();
+                bail!("{live} of {count} readers are connected, {} were closed: {problem}", self.closed);
+            }
+        }
+        Ok(())
+    }
+
     fn live(&self) -> usize {
-        self.clients.iter().filter(|client| client.phase == Phase::Live).count()
+        let is_live = |client: &&Client| client.connection.as_ref().is_some_and(Connection::is_live);
+        self.clients.iter().filter(is_live).count()
     }
 
     fn open(&mut self, at: usize) -> anyhow::Result<()> {
-        let mut socket = TcpStream::connect(self.address).context("no connection")?;
-        let _ = socket.set_nodelay(true);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut socket, Token(at), interest)?;
+        let connection = Connection::open(self.address, Pipe::Wide, self.poll.registry(), Token(at))?;
         if let Some(client) = self.clients.get_mut(at) {
-            client.socket = Some(socket);
-            client.phase = Phase::Connecting;
-            client.left.clear();
+            client.connection = Some(connection);
+            client.is_closed = false;
         }
         Ok(())
     }
@@ -276,27 +245,48 @@ impl Readers {
         self.dropped.fill(false);
     }
 
-    /// From now on these readers read nothing.
+    /// From now on these readers read nothing, and the system takes little for them.
     pub(crate) fn stall(&mut self, count: usize) {
         for client in self.clients.iter_mut().take(count) {
             client.stalled = true;
+            if let Some(connection) = &client.connection {
+                connection.narrow();
+            }
         }
+    }
+
+    /// Whether each has a cursor.
+    pub(crate) fn have_cursors(&self) -> bool {
+        self.clients.iter().all(|client| client.cursor.is_some())
     }
 
     /// Drops a reader and opens it again, where it left off.
     pub(crate) fn drop_and_resume(&mut self, at: usize) -> anyhow::Result<()> {
-        let Some(client) = self.clients.get_mut(at) else { return Ok(()) };
-        if client.phase != Phase::Live || client.stalled || client.cursor.is_none() {
-            return Ok(());
+        if self.drop(at) { self.open(at) } else { Ok(()) }
+    }
+
+    /// Drops all of them, until [`Self::open_all`].
+    pub(crate) fn drop_all(&mut self) {
+        for at in 0..self.clients.len() {
+            self.drop(at);
         }
-        if let Some(mut socket) = client.socket.take() {
-            let _ = self.poll.registry().deregister(&mut socket);
+    }
+
+    /// Drops a reader that can come back; answers whether it did.
+    fn drop(&mut self, at: usize) -> bool {
+        let Some(client) = self.clients.get_mut(at) else { return false };
+        if client.stalled || client.cursor.is_none() {
+            return false;
         }
+        let Some(connection) = client.connection.take_if(|connection| connection.is_live()) else {
+            return false;
+        };
+        connection.close(self.poll.registry());
         client.ledger.resume();
         if let Some(dropped) = self.dropped.get_mut(at) {
             *dropped = true;
         }
-        self.open(at)
+        true
     }
 
     /// Reads until an instant.
@@ -311,8 +301,7 @@ impl Readers {
     /// Reads until every reader that reads has everything or was closed, or an instant.
     pub(crate) fn finish(&mut self, until: u64) -> anyhow::Result<()> {
         let end = self.tally.schedule.end();
-        let ended =
-            |client: &Client| client.stalled || client.phase == Phase::Closed || client.ledger.lost(end) == 0;
+        let ended = |client: &Client| client.stalled || client.is_closed || client.ledger.lost(end) == 0;
         while now() < until && !self.clients.iter().all(ended) {
             self.pump((now() + 5_000_000).min(until))?;
         }
@@ -322,6 +311,11 @@ impl Readers {
 
     pub(crate) const fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The latencies since this was last asked.
+    pub(crate) fn take_latency(&mut self) -> Histogram<u64> {
+        std::mem::replace(&mut self.tally.latency, histogram())
     }
 
     pub(crate) fn problem(&self) -> Option<&str> {
@@ -370,226 +364,68 @@ impl Readers {
 
     /// The connection stands: the first words.
     fn opened(&mut self, at: usize) {
-        let Some(client) = self.clients.get_mut(at) else { return };
-        if client.phase != Phase::Connecting {
+        let Some(Client { connection: Some(connection), speaks, cursor, .. }) = self.clients.get_mut(at)
+        else {
             return;
-        }
-        let (words, phase) = match &self.speaks {
-            Speaks::Stream(stream) => {
-                let path = match &client.cursor {
-                    Some(cursor) => format!("{}&cursor={cursor}", stream.path),
-                    None => stream.path.clone(),
-                };
-                (wire::upgrade(&path, stream.msgpack).into_bytes(), Phase::Upgrading)
-            }
-            Speaks::Redis(channel) => {
-                let mut words = Vec::new();
-                wire::put_command(&mut words, &[b"SUBSCRIBE", channel.as_bytes()]);
-                (words, Phase::Subscribing)
-            }
         };
-        client.phase = phase;
-        if let Err(error) = client.say(&words) {
-            self.close(at, &error.to_string());
+        if let Err(error) = connection.connected(speaks, cursor.as_deref()) {
+            self.close(at, &error);
         }
     }
 
     fn read(&mut self, at: usize, ends: bool) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let ended = self.read_with(at, &mut buffer, ends);
-        self.buffer = buffer;
-        match ended {
+        let Some(Client { connection: Some(connection), speaks, ledger, cursor, stalled: false, .. }) =
+            self.clients.get_mut(at)
+        else {
+            return;
+        };
+        let (speaks, tally, at_time) = (Arc::clone(speaks), &mut self.tally, now());
+        let mut each = |payload: &[u8]| take(payload, &speaks, ledger, cursor, tally, at_time);
+        match connection.read(&mut self.buffer, &speaks, ends, &mut each) {
             Ok(true) => {}
-            Ok(false) => self.close(at, "the server closed the connection"),
-            Err(error) => self.close(at, &error.to_string()),
+            Ok(false) => self.close(at, &anyhow::anyhow!("the server closed the connection")),
+            Err(error) => self.close(at, &error),
         }
     }
 
-    /// Reads what there is, to its end where the server has ended it; answers whether the
-    /// connection stands.
-    fn read_with(&mut self, at: usize, buffer: &mut Vec<u8>, ends: bool) -> anyhow::Result<bool> {
-        let Some(client) = self.clients.get_mut(at) else { return Ok(true) };
-        if client.stalled {
-            return Ok(true);
-        }
-        loop {
-            let Some(socket) = &mut client.socket else { return Ok(true) };
-            let held = client.left.len();
-            if buffer.len() < held + BUFFER_BYTES / 2 {
-                buffer.resize(held + BUFFER_BYTES, 0);
-            }
-            let Some((start, room)) = buffer.split_at_mut_checked(held) else { return Ok(true) };
-            start.copy_from_slice(&client.left);
-            let came = match socket.read(room) {
-                Ok(0) => return Ok(client.phase == Phase::Closed),
-                Ok(came) => came,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-                Err(error) => return Err(error.into()),
-            };
-            let emptied = came < room.len() && !ends;
-            let bytes = buffer.get(..held + came).unwrap_or_default();
-            let used = client.take(bytes, &self.speaks, &mut self.tally, &mut self.refused)?;
-            client.left.clear();
-            client.left.extend_from_slice(bytes.get(used..).unwrap_or_default());
-            if emptied {
-                return Ok(true);
-            }
-        }
-    }
-
-    fn close(&mut self, at: usize, why: &str) {
+    fn close(&mut self, at: usize, why: &anyhow::Error) {
         if let Some(client) = self.clients.get_mut(at) {
-            if let Some(mut socket) = client.socket.take() {
-                let _ = self.poll.registry().deregister(&mut socket);
+            if let Some(connection) = client.connection.take() {
+                connection.close(self.poll.registry());
             }
-            client.phase = Phase::Closed;
+            client.is_closed = true;
         }
         self.closed += 1;
-        self.problem.get_or_insert_with(|| why.to_owned());
+        if let Some(Refused(status)) = why.downcast_ref() {
+            self.refused = Some(*status);
+        }
+        self.problem.get_or_insert_with(|| why.to_string());
     }
 }
 
-impl Client {
-    fn say(&mut self, words: &[u8]) -> anyhow::Result<()> {
-        let socket = self.socket.as_mut().context("no socket")?;
-        socket.write_all(words).context("a few bytes do not fit the socket")
-    }
-
-    fn say_message(&mut self, stream: &Stream, fields: &[(&str, Said<'_>)]) -> anyhow::Result<()> {
-        let mut out = Vec::new();
-        let (opcode, payload) = if stream.msgpack { (2, msgpack(fields)) } else { (1, json(fields)) };
-        wire::put_frame(&mut out, opcode, &payload, true);
-        self.say(&out)
-    }
-
-    /// Takes what came; answers how many bytes were of whole messages.
-    fn take(
-        &mut self,
-        bytes: &[u8],
-        speaks: &Speaks,
-        tally: &mut Tally,
-        refused: &mut Option<u16>,
-    ) -> anyhow::Result<usize> {
-        let mut used = 0;
-        let at = now();
-        let stream = match speaks {
-            Speaks::Stream(stream) => stream,
-            Speaks::Redis(_) => {
-                while let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-                    let Some(length) = wire::resp(rest) else { break };
-                    self.phase = Phase::Live;
-                    let value = rest.get(..length).unwrap_or_default();
-                    wire::numbers_json(value, |number| self.number(number, at, tally));
-                    used += length;
-                }
-                return Ok(used);
-            }
-        };
-        if self.phase == Phase::Upgrading {
-            let Some((status, end)) = wire::head(bytes) else { return Ok(0) };
-            if status != 101 {
-                *refused = Some(status);
-                bail!("the handshake was answered {status}: {}", String::from_utf8_lossy(bytes));
-            }
-            self.phase = Phase::Greeting;
-            used = end;
-        }
-        while let Some((frame, length)) = wire::frame(bytes.get(used..).unwrap_or_default())? {
-            used += length;
-            match frame {
-                Frame::Data(payload) if self.phase == Phase::Live => self.data(payload, stream, at, tally),
-                Frame::Data(payload) => self.answer(payload, stream, at, tally)?,
-                Frame::Ping(payload) => {
-                    let mut out = Vec::new();
-                    wire::put_frame(&mut out, 10, payload, true);
-                    self.say(&out)?;
-                }
-                Frame::Pong => {}
-                Frame::Close(payload) => bail!("closed: {}", String::from_utf8_lossy(payload)),
-            }
-        }
-        Ok(used)
-    }
-
-    fn number(&mut self, number: u64, at: u64, tally: &mut Tally) {
-        if self.ledger.take(number) {
+/// A message of ticks, or one with a cursor.
+fn take(
+    payload: &[u8],
+    speaks: &Speaks,
+    ledger: &mut Ledger,
+    cursor: &mut Option<String>,
+    tally: &mut Tally,
+    at: u64,
+) {
+    let number = |number| {
+        if ledger.take(number) {
             tally.take(number, at);
         }
-    }
-
-    fn data(&mut self, payload: &[u8], stream: &Stream, at: u64, tally: &mut Tally) {
-        if stream.msgpack {
-            wire::numbers_msgpack(payload, |number| self.number(number, at, tally));
-        } else {
-            wire::numbers_json(payload, |number| self.number(number, at, tally));
-        }
-        if let Some(cursor) = wire::cursor(payload, stream.msgpack) {
-            self.cursor = Some(cursor);
-        } else if payload.len() < 512 && memmem::find(payload, b"gap").is_some() {
-            tally.gaps += 1;
-        }
-    }
-
-    /// A message of the opening.
-    fn answer(&mut self, payload: &[u8], stream: &Stream, at: u64, tally: &mut Tally) -> anyhow::Result<()> {
-        let has = |word: &str| memmem::find(payload, word.as_bytes()).is_some();
-        match self.phase {
-            Phase::Greeting if has("connected") => {
-                self.phase = Phase::Authenticating;
-                let (key, secret) = (Said::Text(&stream.key), Said::Text(&stream.secret));
-                self.say_message(stream, &[("action", Said::Text("auth")), ("key", key), ("secret", secret)])
-            }
-            Phase::Authenticating if has("authenticated") => {
-                self.phase = Phase::Subscribing;
-                let trades = Said::List(&stream.symbol);
-                self.say_message(stream, &[("action", Said::Text("subscribe")), ("trades", trades)])
-            }
-            Phase::Subscribing if has("subscription") => {
-                self.phase = Phase::Live;
-                Ok(())
-            }
-            _ if has("\"hb\"") || has("\u{2}hb") || wire::cursor(payload, stream.msgpack).is_some() => {
-                self.data(payload, stream, at, tally);
-                Ok(())
-            }
-            _ => bail!("unexpected in {:?}: {}", self.phase, String::from_utf8_lossy(payload)),
-        }
-    }
-}
-
-/// A value of a client's message.
-enum Said<'a> {
-    Text(&'a str),
-    /// A list of one text.
-    List(&'a str),
-}
-
-fn json(fields: &[(&str, Said<'_>)]) -> Vec<u8> {
-    let value = |said: &Said<'_>| match said {
-        Said::Text(text) => serde_json::json!(text),
-        Said::List(text) => serde_json::json!([text]),
     };
-    let map: serde_json::Map<String, serde_json::Value> =
-        fields.iter().map(|(name, said)| ((*name).to_owned(), value(said))).collect();
-    serde_json::Value::Object(map).to_string().into_bytes()
-}
-
-fn msgpack(fields: &[(&str, Said<'_>)]) -> Vec<u8> {
-    fn text(out: &mut Vec<u8>, text: &str) {
-        out.push(0xd9);
-        out.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
-        out.extend_from_slice(text.as_bytes());
+    let Speaks::Stream(stream) = speaks else { return wire::numbers_json(payload, number) };
+    if stream.msgpack {
+        wire::numbers_msgpack(payload, number);
+    } else {
+        wire::numbers_json(payload, number);
     }
-    let mut out = vec![0x80 | u8::try_from(fields.len()).unwrap_or(15)];
-    for (name, said) in fields {
-        text(&mut out, name);
-        match said {
-            Said::Text(value) => text(&mut out, value),
-            Said::List(value) => {
-                out.push(0x91);
-                text(&mut out, value);
-            }
-        }
+    if let Some(told) = wire::cursor(payload, stream.msgpack) {
+        *cursor = Some(told);
+    } else if payload.len() < 512 && memmem::find(payload, b"gap").is_some() {
+        tally.gaps += 1;
     }
-    out
 }

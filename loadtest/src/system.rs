@@ -14,6 +14,11 @@ pub(crate) fn now() -> u64 {
     nanos(ClockId::Monotonic)
 }
 
+/// Milliseconds since 1970.
+pub(crate) fn wall_ms() -> u64 {
+    nanos(ClockId::Realtime) / 1_000_000
+}
+
 /// Processor time of this thread.
 pub(crate) fn thread_cpu() -> u64 {
     nanos(ClockId::ThreadCPUTime)

@@ -155,6 +155,22 @@ pub(crate) fn cursor(payload: &[u8], msgpack: bool) -> Option<String> {
     String::from_utf8(rest.get(..end)?.to_vec()).ok()
 }
 
+/// The time of a message (`t`, RFC 3339 in UTC) in milliseconds since 1970.
+pub(crate) fn time_ms(payload: &[u8]) -> Option<u64> {
+    let at = memmem::rfind(payload, b"\"t\":\"")? + 5;
+    let text = std::str::from_utf8(payload.get(at..at + 19)?).ok()?;
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
+    // A fraction of nine digits at most.
+    let fraction = payload.get(at + 19..)?.strip_prefix(b".").unwrap_or_default();
+    let digits = fraction.iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| u64::from(byte - b'0'));
+    let millis = digits.chain([0; 3]).take(3).fold(0, |sum, digit| sum * 10 + digit);
+    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + millis)
+}
+
 /// How many bytes the first value of a Redis stream has; `None` while it is not whole.
 pub(crate) fn resp(bytes: &[u8]) -> Option<usize> {
     let line = memmem::find(bytes, b"\r\n")? + 2;
@@ -243,6 +259,18 @@ mod tests {
         numbers_msgpack(&msgpack, |number| numbers.push(number));
         assert_eq!(numbers, [256, 7]);
         assert_eq!(cursor(&msgpack, true).as_deref(), Some("xyz"));
+    }
+
+    #[test]
+    fn times_of_messages() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2024-02-29T12:34:56.789012345Z", 1_709_210_096_789),
+            ("2024-12-31T23:59:59.5Z", 1_735_689_599_500),
+        ] {
+            let payload = format!("[{{\"T\":\"hb\",\"t\":\"{text}\",\"cursor\":\"x\"}}]");
+            assert_eq!(time_ms(payload.as_bytes()), Some(expected), "{text}");
+        }
     }
 
     #[test]

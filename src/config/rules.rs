@@ -64,6 +64,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("http.first_request_ms", Rule::Number(100, HOUR_MS)),
     ("http.header_read_ms", Rule::Number(100, HOUR_MS)),
     ("http.write_stall_ms", Rule::Number(100, HOUR_MS)),
+    ("http.send_buffer_bytes", Rule::Number(0, GIB)),
     ("http.uri_bytes_max", Rule::Number(KIB, URI_BYTES_MAX)),
     ("http.header_bytes_max", Rule::Number(8 * KIB, MIB)),
     ("http.headers_max", Rule::Number(16, 1_000)),

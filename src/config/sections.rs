@@ -89,6 +89,8 @@ pub struct Http {
     pub header_read_ms: u64,
     /// Time in which a client must take something of an answer.
     pub write_stall_ms: u64,
+    /// Bytes that the system takes for a connection ahead of what it can send; 0: no limit of ours.
+    pub send_buffer_bytes: u32,
     /// Bytes of path and query.
     pub uri_bytes_max: usize,
     /// Bytes of request line and headers.

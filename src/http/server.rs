@@ -4,7 +4,8 @@
 //! `http.connections_per_source_max`, is closed at once and counted. One that does not send the
 //! headers of its first request within `http.first_request_ms`, or those of a later one within
 //! `http.header_read_ms` after the last answer, is closed, also an HTTP/2 one that answers
-//! pings. One that takes nothing of an answer for `http.write_stall_ms` is closed and counted.
+//! pings. One that takes nothing of an answer for `http.write_stall_ms` is closed and counted; so
+//! that this is seen, the system takes no more than `http.send_buffer_bytes` ahead of what it sends.
 //! The limits sit in [`ConnectionLimits`], an acceptor: TLS wraps around it ([`super::tls`]), and
 //! around TLS, where the bytes are plain, [`Enveloping`]. A handshake counts as a connection, and
 //! is closed when it is not over within `http.tls_handshake_ms`.
@@ -95,6 +96,7 @@ struct Connections {
     max: usize,
     per_source_max: usize,
     patience: Patience,
+    send_buffer_bytes: u32,
     open: Mutex<Open>,
     metrics: Arc<Metrics>,
 }
@@ -117,6 +119,7 @@ impl ConnectionLimits {
             max: config.connections_max,
             per_source_max: config.connections_per_source_max,
             patience,
+            send_buffer_bytes: config.send_buffer_bytes,
             open: Mutex::default(),
             metrics,
         }))
@@ -144,6 +147,7 @@ impl ConnectionLimits {
         match self.place(address) {
             Ok(place) => {
                 stream.set_nodelay(true)?;
+                bound_unsent(&stream, self.0.send_buffer_bytes)?;
                 Ok(LimitedStream::new(stream, place, self.0.patience, Arc::clone(&self.0.metrics)))
             }
             Err(limit) => {
@@ -152,6 +156,17 @@ impl ConnectionLimits {
             }
         }
     }
+}
+
+/// The system takes no more than so many bytes ahead of what it can send; 0: what it likes. A bound on
+/// its whole buffer would bound what is on its way too, and so be slow to a client that is far.
+fn bound_unsent(stream: &TcpStream, bytes: u32) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if bytes > 0 {
+        return socket2::SockRef::from(stream).set_tcp_notsent_lowat(bytes);
+    }
+    _ = (stream, bytes);
+    Ok(())
 }
 
 impl<S: Send + 'static> Accept<TcpStream, S> for ConnectionLimits {
@@ -248,6 +263,25 @@ mod tests {
         }
         let mut third = TcpStream::connect(address).await.unwrap();
         assert!(exchange(&mut third, REQUEST).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    #[cfg(target_os = "linux")]
+    async fn what_the_system_takes_ahead_is_bounded() {
+        for (set, expected) in
+            [("http.send_buffer_bytes=65536", Some(65_536)), ("http.send_buffer_bytes=0", None)]
+        {
+            let config = Config::with(&[set]).unwrap().http;
+            let limits = ConnectionLimits::new(&config, Arc::new(Metrics::new().unwrap()));
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let unset = socket2::SockRef::from(&stream).tcp_notsent_lowat().unwrap();
+            let probe = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned().unwrap();
+            let _admitted = limits.admitted(stream).unwrap();
+            let bound = socket2::SockRef::from(&probe).tcp_notsent_lowat().unwrap();
+            assert_eq!(bound, expected.unwrap_or(unset), "{set}");
+        }
     }
 
     #[tokio::test]

@@ -54,13 +54,23 @@ pub struct Scans {
     turns: Semaphore,
     cache: Mutex<Cache>,
     cache_bytes_max: usize,
+    /// Told of each read of a tape.
+    counted: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Scans {
-    /// So many reads at once, and so many bytes of frames kept for others.
+    /// So many reads at once, and so many bytes of frames kept for others; `counted` is told of each
+    /// read that the store is asked for.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, sealed: Sealed, at_once: usize, cache_bytes_max: usize) -> Self {
-        Self { store, sealed, turns: Semaphore::new(at_once), cache: Mutex::default(), cache_bytes_max }
+    pub fn new(
+        store: Arc<dyn Store>,
+        sealed: Sealed,
+        at_once: usize,
+        cache_bytes_max: usize,
+        counted: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        let (turns, cache) = (Semaphore::new(at_once), Mutex::default());
+        Self { store, sealed, turns, cache, cache_bytes_max, counted }
     }
 
     /// Frames of a range, ascending, the first of them or more; none where there are none.
@@ -78,6 +88,7 @@ impl Scans {
         if !cached.is_empty() {
             return Ok(cached);
         }
+        (self.counted)();
         let rows = self.store.frames(tape, seqs, READ_BYTES, at).await?;
         let mut frames = Vec::with_capacity(rows.len());
         for row in rows {

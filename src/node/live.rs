@@ -46,7 +46,9 @@ pub(super) fn start(
     let newest = Arc::new(Newest::new(Arc::clone(reader), config.latest_symbols_max));
     let sealed = Sealed::new(Arc::clone(&storage.keyring));
     let store = Arc::clone(&storage.store) as _;
-    let scans = Scans::new(store, sealed, config.scans_max, config.scan_cache_bytes_max);
+    let counted = Arc::clone(metrics);
+    let counted = Box::new(move || counted.live_scans.inc());
+    let scans = Scans::new(store, sealed, config.scans_max, config.scan_cache_bytes_max, counted);
     let tapes = Arc::new(Tapes { view: Arc::clone(view), scans });
     let hub_config = HubConfig {
         outbox_bytes_max: config.outbox_bytes_max,

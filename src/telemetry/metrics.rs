@@ -70,6 +70,7 @@ metrics! {
     live_ticks: IntCounter = "tapeline_live_ticks_total", "ticks sent to streams", [];
     live_left: IntCounter = "tapeline_live_left_total", "clients that left the live stream because they did not keep up", [];
     live_overruns: IntCounter = "tapeline_live_overruns_total", "times that all clients left it because the node did not keep up", [];
+    live_scans: IntCounter = "tapeline_live_scans_total", "reads of tapes for clients that resume from further back than the tail reaches", [];
     live_backlog_bytes: IntGauge = "tapeline_live_backlog_bytes", "deliveries that are not handed out yet", [];
     live_requests_reach_seconds: Gauge = "tapeline_live_requests_reach_seconds", "how far back repeated requests are known, so that each tick is delivered once", [];
     store_append_bytes: IntCounter = "tapeline_store_append_bytes_total", "bytes of frames appended to the log", [];

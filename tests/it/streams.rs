@@ -115,6 +115,30 @@ async fn one_stalled_reader_costs_the_others_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_told_before_the_subscription_is_where_it_begins() {
+    const TICKS: u64 = 100;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = started(&folder, &["live.heartbeat_ms=100"]).await;
+    let (door, all) = (Door::of(&node), json!({"trades": ["*"]}));
+    let query = |client: &mut Client| format!("?ext=1&cursor={}", client.cursor.take().expect("a cursor"));
+    let mut first = Client::subscribe(&door, Pipe::Wide, "?ext=1", &all).await;
+    first.until("a cursor", |client| client.cursor.is_some()).await;
+    let begins = query(&mut first);
+    drop(first);
+    post(&node, "BEGINS", 1..=TICKS, 10).await;
+    // It comes back, and is told a cursor before it has asked for anything; then it is cut.
+    let mut silent = Client::connect(&door, Pipe::Wide, &begins).await;
+    silent.until("a cursor", |client| client.cursor.is_some()).await;
+    let begins = query(&mut silent);
+    drop(silent);
+    let mut again = Client::subscribe(&door, Pipe::Wide, &begins, &all).await;
+    post(&node, "BEGINS", LAST..=LAST, 1).await;
+    again.until("the last", |client| client.ids.contains(&LAST)).await;
+    assert_eq!(missing(&again.ids, 1..=TICKS), NONE, "there is a hole");
+    assert_eq!(node.stop().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_stalled_readers_leave_memory_bounded() {
     const STALLED: u32 = 300;
     const TICKS: u64 = 24_000;

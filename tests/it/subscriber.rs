@@ -74,6 +74,17 @@ pub struct Client {
 impl Client {
     /// Connects and subscribes; answers once that is acknowledged.
     pub async fn subscribe(door: &Door, pipe: Pipe, query: &str, channels: &Value) -> Self {
+        let mut client = Self::connect(door, pipe, query).await;
+        let mut asked = channels.clone();
+        asked["action"] = "subscribe".into();
+        let asked = Message::Text(asked.to_string().into());
+        futures::SinkExt::send(&mut client.socket, asked).await.expect("a subscription");
+        client.until("the acknowledgement", |client| client.acks == 1).await;
+        client
+    }
+
+    /// Connects, and asks for nothing yet.
+    pub async fn connect(door: &Door, pipe: Pipe, query: &str) -> Self {
         let tcp = TcpSocket::new_v4().expect("a socket");
         if pipe == Pipe::Narrow {
             tcp.set_recv_buffer_size(NARROW_WINDOW).expect("a small window");
@@ -86,7 +97,7 @@ impl Client {
         headers.insert("APCA-API-KEY-ID", door.key.id.parse().expect("a header"));
         headers.insert("APCA-API-SECRET-KEY", door.key.secret.parse().expect("a header"));
         let (socket, _) = tokio_tungstenite::client_async(request, tcp).await.expect("a stream");
-        let mut client = Self {
+        Self {
             socket,
             ids: Vec::new(),
             bars: Vec::new(),
@@ -95,13 +106,7 @@ impl Client {
             gaps: 0,
             acks: 0,
             closed: None,
-        };
-        let mut asked = channels.clone();
-        asked["action"] = "subscribe".into();
-        let asked = Message::Text(asked.to_string().into());
-        futures::SinkExt::send(&mut client.socket, asked).await.expect("a subscription");
-        client.until("the acknowledgement", |client| client.acks == 1).await;
-        client
+        }
     }
 
     /// Reads until this holds.

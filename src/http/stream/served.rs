@@ -256,7 +256,21 @@ impl Served {
 
     /// A heartbeat, with the cursor of who has had everything before it.
     fn heartbeat_message(&self) -> bytes::Bytes {
-        self.with_cursor(self.stream.cursor().map(|cursor| self.token(&cursor)).as_deref())
+        self.with_cursor(self.cursor().as_deref())
+    }
+
+    /// Before its first subscription a client that named where it begins is there still.
+    fn cursor(&self) -> Option<String> {
+        let begins = self.start.as_ref().filter(|(_, until)| Instant::now() <= *until);
+        let cursor = match begins.filter(|_| self.stream.asked().is_empty()) {
+            Some((Start::After(place, at), _)) => {
+                let told = (place.told != *at).then_some(place.told);
+                Some(Cursor { position: (*place.position).clone(), at: *at, told, ticket: None })
+            }
+            Some((Start::Since(_), _)) => None,
+            None => self.stream.cursor(),
+        };
+        cursor.map(|cursor| self.token(&cursor))
     }
 
     fn with_cursor(&self, cursor: Option<&str>) -> bytes::Bytes {

@@ -68,7 +68,7 @@ impl World {
             let requests = RequestMemory::new(RequestConfig::default(), Mono(0));
             let view = View::new(Follower::new(config, Box::new(|| 1), at(0)), tail, requests, SHARDS);
             let (view, _) = boot_view(view, &world).await.unwrap();
-            let scans = Scans::new(Arc::clone(&store) as _, sealed.clone(), 2, 1 << 20);
+            let scans = Scans::new(Arc::clone(&store) as _, sealed.clone(), 2, 1 << 20, Box::new(|| {}));
             let hub = HubConfig {
                 outbox_bytes_max,
                 backlog_bytes_max: 1 << 20,
