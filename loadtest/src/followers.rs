@@ -150,12 +150,15 @@ impl Followers {
 
     fn leave(&mut self, at: usize) {
         let away = if self.is_ending { AGAIN } else { self.random.of(0..AWAY_MAX) };
+        let reads = (!self.is_ending).then(|| self.random.of(READS));
         if let Some(own) = self.all.get_mut(at) {
             if let Some(connection) = own.connection.take() {
                 connection.close(self.poll.registry());
             }
             own.sleeps_until = None;
             own.back_at = now() + away;
+            // It reads slowly again, once it is back.
+            own.sleeps_at = reads.filter(|_| own.pipe == Pipe::Narrow).map(|reads| own.back_at + reads);
         }
     }
 
@@ -262,10 +265,17 @@ impl Followers {
         let is_live =
             self.all.get(at).is_some_and(|own| own.connection.as_ref().is_some_and(Connection::is_live));
         self.leave(at);
-        if let Some(error) = why.and_then(|why| why.downcast_ref::<Closed>()) {
-            *self.seen.closed.entry(error.to_string()).or_default() += 1;
+        if let Some(closed) = why.and_then(|why| why.downcast_ref::<Closed>()) {
+            *self.seen.closed.entry(closed.to_string()).or_default() += 1;
+            // Who is slow, and who is to move: all else is somebody's fault.
+            if !(matches!(closed.code, 1_001 | 1_012) || closed.reason == "slow client") {
+                self.seen.problem.get_or_insert_with(|| closed.to_string());
+            }
         } else if is_live {
             self.seen.cut += 1;
+            if let Some(error) = why.filter(|why| why.downcast_ref::<std::io::Error>().is_none()) {
+                self.seen.problem.get_or_insert_with(|| format!("what came is no stream: {error:#}"));
+            }
         } else {
             self.seen.unanswered += 1;
             if let Some(Refused(status)) = why.and_then(|why| why.downcast_ref())

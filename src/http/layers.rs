@@ -206,8 +206,7 @@ async fn answered(
     }
     let method = request.method().clone();
     let time = Duration::from_millis(gate.config.http.request_ms);
-    // Pinned here: on its way into the timeout it would be copied as often as it is passed on.
-    let inside = pin!(async {
+    let inside = async {
         match &around.cors {
             None => inside(around, request, next, id, known).await,
             // Preflights are answered before any key is looked at.
@@ -216,9 +215,12 @@ async fn answered(
                 cors.layer(guarded).oneshot(request).await.unwrap_or_else(|never| match never {})
             }
         }
-    });
+    };
+    // Pinned here: on its way into the timeout it would be copied as often as it is passed on.
+    let inside = pin!(AssertUnwindSafe(inside).catch_unwind());
     match tokio::time::timeout(time, logs::naming(Arc::clone(id), inside)).await {
-        Ok(response) => response,
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => panicked(gate, &*panic),
         Err(_) => out_of_time(&method).into_response(),
     }
 }
@@ -236,9 +238,9 @@ async fn inside(
     }
     let request = limits::timed(&around.gate, request);
     if !request.headers().contains_key(header::ACCEPT_ENCODING) {
-        return handled(&around.gate, request, next).await;
+        return enveloped(next.run(request).await).await;
     }
-    let handled = once(|request| handled(&around.gate, request, next));
+    let handled = once(|request| async { enveloped(next.run(request).await).await });
     let compressed = around.compression.layer(handled).oneshot(request).await;
     compressed.unwrap_or_else(|never| match never {}).map(Body::new)
 }
@@ -264,14 +266,6 @@ fn admit(around: &Around, request: &mut Request, id: &str, known: &mut Known) ->
     }
     known.in_flight = limits::admit(gate, request)?;
     Ok(())
-}
-
-/// What the handler answers, in the envelope where it is an error; a panic is one too.
-async fn handled(gate: &Gate, request: Request, next: Next) -> Response {
-    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-        Ok(response) => enveloped(response).await,
-        Err(panic) => panicked(gate, &*panic),
-    }
 }
 
 /// This call as the service that a library's layer wants.

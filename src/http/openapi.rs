@@ -15,8 +15,12 @@ pub(super) fn routes() -> Router {
 }
 
 async fn document() -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "public, max-age=3600")];
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "public, max-age=3600"),
+        // Caches keep it for whoever asks, compressed or not.
+        (header::VARY, "accept-encoding"),
+    ];
     (headers, DOCUMENT).into_response()
 }
 

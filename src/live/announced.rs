@@ -20,6 +20,9 @@ use crate::market::{Nanos, Row};
 pub(super) const APART: i64 = 2 * Nanos::SECOND;
 /// A cursor may be a little older than `live.resume_minutes` allows.
 const KEPT_LONGER: i64 = 60 * Nanos::SECOND;
+/// A node folds the minute in which it began from its middle on, and asks history for it only where a
+/// client of its own hears its bars: who comes from elsewhere with a place of that time is told.
+const WHOLE_AFTER: i64 = 2 * 60 * Nanos::SECOND;
 /// The place of some rows in the queue.
 const CHUNK_BYTES: usize = 64;
 
@@ -57,6 +60,8 @@ pub(super) struct Announced {
     bytes: usize,
     /// All is here that was announced after this.
     reach: Nanos,
+    /// Before this the node may not have announced what others have.
+    whole: Nanos,
     last: Nanos,
 }
 
@@ -65,14 +70,14 @@ impl Announced {
     pub(super) fn new(bytes_max: usize, kept_ms: u64) -> Self {
         let kept_nanos = i64::try_from(kept_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         let kept_nanos = kept_nanos.saturating_add(KEPT_LONGER);
-        let (reach, last) = Default::default();
-        Self { bytes_max, kept_nanos, chunks: VecDeque::new(), bytes: 0, reach, last }
+        let (reach, whole, last) = Default::default();
+        Self { bytes_max, kept_nanos, chunks: VecDeque::new(), bytes: 0, reach, whole, last }
     }
 
-    /// From now on all bars are announced here; before, some may not have been.
+    /// From now on all bars are announced here that somebody here hears; before, some may not have been.
     pub(super) fn begin(&mut self, now: Nanos) {
         self.last = self.next(now);
-        (self.reach, self.bytes) = (self.last, 0);
+        (self.reach, self.whole, self.bytes) = (self.last, self.last.plus(WHOLE_AFTER), 0);
         self.chunks.clear();
     }
 
@@ -103,16 +108,16 @@ impl Announced {
 
     /// What comes after a place.
     pub(super) fn after(&self, place: Nanos) -> After {
-        if place < self.reach {
-            return After::NotKept(self.reach);
+        match self.index(place) {
+            None => After::NotKept(self.reach),
+            Some(at) => self.chunks.get(at).map_or(After::Nothing, |chunk| After::Bars(chunk.clone())),
         }
-        self.chunks.get(self.index(place)).map_or(After::Nothing, |chunk| After::Bars(chunk.clone()))
     }
 
     /// How many rows come after a place, where all of them are kept.
     pub(super) fn rows_after(&self, place: Nanos) -> Option<usize> {
-        let rows = || self.chunks.range(self.index(place)..).map(|chunk| chunk.rows.len()).sum();
-        (place >= self.reach).then(rows)
+        let from = self.index(place)?;
+        Some(self.chunks.range(from..).map(|chunk| chunk.rows.len()).sum())
     }
 
     /// A place as a cursor that is given now tells it; `None` where the time of the cursor says it
@@ -125,15 +130,19 @@ impl Announced {
         }
     }
 
-    /// Where what comes after a place begins.
-    fn index(&self, place: Nanos) -> usize {
+    /// Where what comes after a place begins; `None` where some of it is not kept.
+    fn index(&self, place: Nanos) -> Option<usize> {
         let after = |place| self.chunks.partition_point(|chunk| chunk.told <= place);
         let is_own = place == self.reach
             || after(place)
                 .checked_sub(1)
                 .and_then(|at| self.chunks.get(at))
                 .is_some_and(|c| c.told == place);
-        after(if is_own { place } else { place.plus(-APART) })
+        if is_own {
+            return Some(after(place));
+        }
+        let from = place.plus(-APART);
+        (from >= self.reach && place >= self.whole).then(|| after(from))
     }
 }
 

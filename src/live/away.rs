@@ -23,10 +23,15 @@ impl Away {
     pub(super) fn add(&mut self, interest: &Interest, now: Nanos, until: Nanos) {
         for channel in Channel::BARS {
             let asked = interest.of(channel);
-            if self.symbols.len() + asked.symbols.len() > SYMBOLS_MAX {
+            if self.all.get(&channel).is_some_and(|all| *all >= until) {
+                continue;
+            }
+            let new = |symbol: &&Symbol| !self.symbols.contains_key(&(channel, **symbol));
+            let new = asked.symbols.iter().filter(new).count();
+            if self.symbols.len() + new > SYMBOLS_MAX {
                 self.symbols.retain(|_, until| *until > now);
             }
-            if asked.all || self.symbols.len() + asked.symbols.len() > SYMBOLS_MAX {
+            if asked.all || self.symbols.len() + new > SYMBOLS_MAX {
                 self.all.insert(channel, until);
             } else {
                 self.symbols.extend(asked.symbols.iter().map(|symbol| ((channel, *symbol), until)));

@@ -45,6 +45,9 @@ impl Form {
 /// A run of encoded ticks is cut into pieces of at most so many bytes, or one tick.
 const PIECE_BYTES: usize = 64 * 1024;
 
+/// A piece of at most so many bytes that is sent alone is kept as one message.
+pub(super) const ALONE_BYTES_MAX: usize = 2 * 1024;
+
 /// Some ticks, encoded. Of JSON each tick has a comma before it.
 #[derive(Debug)]
 pub struct Piece {
@@ -64,9 +67,9 @@ impl Piece {
         Self { bytes, ticks, before: before.clone(), has_bars, alone: OnceLock::new() }
     }
 
-    /// The whole message of this piece alone, made by the first who sends it so: most are, to many.
-    pub fn alone(&self, make: impl FnOnce() -> Bytes) -> Bytes {
-        self.alone.get_or_init(make).clone()
+    /// The whole message of a small piece alone, made by the first who sends it so: most are, to many.
+    pub fn alone(&self, make: impl FnOnce() -> Bytes) -> Option<Bytes> {
+        (self.bytes.len() <= ALONE_BYTES_MAX).then(|| self.alone.get_or_init(make).clone())
     }
 }
 

@@ -59,7 +59,7 @@ impl Followed {
     fn bytes(&self) -> usize {
         match self {
             Self::Delivery(delivery) => delivery.frame.memory(),
-            Self::Passed(_) => 0,
+            Self::Passed(_) => size_of::<Queued>(),
         }
     }
 }

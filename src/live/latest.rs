@@ -84,8 +84,8 @@ struct Slot<T> {
 }
 
 impl<T: Clone> Slot<T> {
-    const fn new() -> Self {
-        Self { newest: None, loaded: false, epoch: 0, object: None }
+    const fn new(epoch: u64) -> Self {
+        Self { newest: None, loaded: false, epoch, object: None }
     }
 
     fn offer(&mut self, place: Place, time: Nanos, what: &T) {
@@ -141,18 +141,20 @@ struct BarSlot {
     read_in: Option<Nanos>,
     /// The earliest time of an event since that read was begun.
     touched: Nanos,
+    /// The read that was begun last: what one before it found says nothing.
+    reading: u64,
 }
 
 impl BarSlot {
-    const UNREAD: Self = Self { bar: None, read_in: None, touched: Nanos(i64::MAX) };
+    const UNREAD: Self = Self { bar: None, read_in: None, touched: Nanos(i64::MAX), reading: 0 };
 
     fn touch(&mut self, time: Nanos) {
         self.touched = self.touched.min(time);
     }
 
-    /// A read of history begins: it sees all that happened before.
-    const fn begin(&mut self) {
-        *self = Self::UNREAD;
+    /// A read of history begins: it sees all that happened before `seen`.
+    const fn begin(&mut self, reading: u64, seen: Nanos) {
+        *self = Self { reading, touched: seen, ..Self::UNREAD };
     }
 
     /// The last closed minute is known while nothing has happened before the running one.
@@ -177,9 +179,9 @@ struct Rare {
 }
 
 impl Rare {
-    const fn new() -> Self {
+    const fn new(epoch: u64) -> Self {
         let (minute, day) = (BarSlot::UNREAD, BarSlot::UNREAD);
-        Self { minute, day, status: Slot::new(), luld: Slot::new() }
+        Self { minute, day, status: Slot::new(epoch), luld: Slot::new(epoch) }
     }
 
     fn apply(&mut self, row: &Row) {
@@ -215,15 +217,17 @@ struct Series {
     trade: Slot<Trade>,
     quote: Slot<Quote>,
     rare: Option<Box<Rare>>,
+    /// The first epoch of its slots.
+    epoch: u64,
 }
 
 impl Series {
-    const fn new() -> Self {
-        Self { trade: Slot::new(), quote: Slot::new(), rare: None }
+    const fn new(epoch: u64) -> Self {
+        Self { trade: Slot::new(epoch), quote: Slot::new(epoch), rare: None, epoch }
     }
 
     fn rare(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_with(|| Box::new(Rare::new()))
+        self.rare.get_or_insert_with(|| Box::new(Rare::new(self.epoch)))
     }
 
     fn known_bar(&self, member: Member, minute: Nanos) -> Option<Option<BarSpan>> {
@@ -253,11 +257,17 @@ impl Series {
     }
 }
 
+/// Epochs of one series before those of the next.
+const EPOCH_BITS: u32 = 24;
+
 /// The latest of each symbol.
 #[derive(Debug)]
 pub struct Latest {
     symbols_max: usize,
     symbols: HashMap<Symbol, Series, foldhash::fast::RandomState>,
+    /// Raised with each series and each read of a bar, so that nothing that was begun before a series
+    /// was dropped and made again counts for the new one.
+    begun: u64,
 }
 
 /// Whether a trade may be shown as the latest: one that cannot update a bar's price is none, such
@@ -272,7 +282,7 @@ impl Latest {
     /// A memory of so many symbols at most.
     #[must_use]
     pub fn new(symbols_max: usize) -> Self {
-        Self { symbols_max, symbols: HashMap::default() }
+        Self { symbols_max, symbols: HashMap::default(), begun: 0 }
     }
 
     /// Takes a tick that was delivered live.
@@ -350,15 +360,22 @@ impl Latest {
     }
 
     /// A read of history for a bar begins: what is told of the symbol from now on counts.
-    pub fn begin_bar(&mut self, symbol: Symbol, member: Member) {
+    /// Of the running minute, which began at `minute`, a read for the last closed one sees nothing.
+    pub fn begin_bar(&mut self, symbol: Symbol, member: Member, minute: Nanos) -> Load {
+        self.begun += 1;
+        let reading = self.begun;
+        let seen = if member == Member::Bar { minute } else { Nanos(i64::MAX) };
         if let Some(slot) = self.series(symbol).and_then(|series| series.bar(member)) {
-            slot.begin();
+            slot.begin(reading, seen);
         }
+        Load { epoch: reading }
     }
 
-    /// What it found, in the running minute.
-    pub fn bar_loaded(&mut self, symbol: Symbol, member: Member, minute: Nanos, found: Option<BarSpan>) {
-        if let Some(slot) = self.symbols.get_mut(&symbol).and_then(|series| series.bar(member)) {
+    /// What that read found, in the running minute. It counts only if none was begun since.
+    pub fn bar_loaded(&mut self, ask: Ask, load: Load, minute: Nanos, found: Option<BarSpan>) {
+        let Ask { symbol, member } = ask;
+        let slot = self.symbols.get_mut(&symbol).and_then(|series| series.bar(member));
+        if let Some(slot) = slot.filter(|slot| slot.reading == load.epoch) {
             (slot.bar, slot.read_in) = (found, Some(minute));
             self.keep_or_drop(symbol);
         }
@@ -405,7 +422,11 @@ impl Latest {
         if self.symbols.len() >= self.symbols_max && !self.symbols.contains_key(&symbol) {
             return None;
         }
-        Some(self.symbols.entry(symbol).or_insert_with(Series::new))
+        let begun = &mut self.begun;
+        Some(self.symbols.entry(symbol).or_insert_with(|| {
+            *begun += 1;
+            Series::new(*begun << EPOCH_BITS)
+        }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::{Mutex as Turn, MutexGuard};
 
 use super::latest::{Ask, Latest, Member, Newer, Quoted, Traded, sets_price};
 use crate::bars::Timeframe;
@@ -15,7 +15,7 @@ use crate::tape::Delivery;
 use crate::wire::{Mark, json};
 
 /// Answers of the memory for which its lock is held at once.
-const ASKS_AT_ONCE: usize = 256;
+const ASKS_AT_ONCE: usize = 64;
 /// Bytes of an object, for the buffer's first size.
 const OBJECT_BYTES: usize = 128;
 
@@ -70,6 +70,30 @@ impl Objects {
             all.end();
         }
         all
+    }
+}
+
+/// Reads of one series, one after the other. The last of them leaves nothing behind.
+struct InTurn<'n> {
+    newest: &'n Newest,
+    series: Series,
+    turn: Arc<Turn<()>>,
+}
+
+impl InTurn<'_> {
+    async fn lock(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+}
+
+impl Drop for InTurn<'_> {
+    fn drop(&mut self) {
+        /// Of the map and of this one.
+        const LAST: usize = 2;
+        let mut reading = self.newest.reading.lock();
+        if Arc::strong_count(&self.turn) <= LAST {
+            reading.remove(&self.series);
+        }
     }
 }
 
@@ -150,23 +174,24 @@ impl Newest {
     /// A bar, remembered until something happens that may change it.
     async fn bar(&self, ask: Ask, now: Nanos) -> Result<Option<BarSpan>, ReadError> {
         let Ask { symbol, member } = ask;
-        let series = Series { symbol, kind: member.kind() };
-        let turn = self.turn(series);
-        let _reading = turn.lock().await;
         let minute = now.floor(Nanos::MINUTE);
-        {
+        if let Some(known) = self.latest.lock().bar(ask, minute) {
+            return Ok(known);
+        }
+        let turn = self.turn(Series { symbol, kind: member.kind() });
+        let _reading = turn.lock().await;
+        let load = {
             let mut latest = self.latest.lock();
             if let Some(known) = latest.bar(ask, minute) {
                 return Ok(known);
             }
-            latest.begin_bar(symbol, member);
-        }
+            latest.begin_bar(symbol, member, minute)
+        };
         let found = match member {
             Member::DailyBar => self.bars(symbol, "1Day", now, 1).await?.into_iter().next(),
             _ => self.minute(symbol, now).await?,
         };
-        self.latest.lock().bar_loaded(symbol, member, minute, found);
-        self.reading.lock().remove(&series);
+        self.latest.lock().bar_loaded(ask, load, minute, found);
         Ok(found)
     }
 
@@ -187,7 +212,6 @@ impl Newest {
             what: entry.tick.event,
         });
         self.latest.lock().event_loaded(symbol, member, load, found.clone());
-        self.reading.lock().remove(&series);
         Ok(found)
     }
 
@@ -215,7 +239,6 @@ impl Newest {
             _ => None,
         });
         self.latest.lock().trade_loaded(symbol, load, found.clone());
-        self.reading.lock().remove(&series);
         Ok(found)
     }
 
@@ -240,7 +263,6 @@ impl Newest {
                 _ => None,
             });
         self.latest.lock().quote_loaded(symbol, load, found.clone());
-        self.reading.lock().remove(&series);
         Ok(found)
     }
 
@@ -281,7 +303,8 @@ impl Newest {
         Ok(page.series.into_iter().flat_map(|(_, bars)| bars).collect())
     }
 
-    fn turn(&self, series: Series) -> Arc<Turn<()>> {
-        Arc::clone(self.reading.lock().entry(series).or_default())
+    fn turn(&self, series: Series) -> InTurn<'_> {
+        let turn = Arc::clone(self.reading.lock().entry(series).or_default());
+        InTurn { newest: self, series, turn }
     }
 }

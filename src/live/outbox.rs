@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::encode::Piece;
+use super::encode::{ALONE_BYTES_MAX, Piece};
 use super::gap::Gap;
 use crate::market::Nanos;
 use crate::tape::Position;
@@ -20,10 +20,16 @@ pub enum Taken {
     Data(Vec<Arc<Piece>>),
 }
 
-/// What a piece counts: its bytes, its place in the queue and its own memory.
+/// A place in the queue and the item's own memory.
+const ITEM_BYTES: usize = 128;
+/// A gap and the Position before it.
+const GAP_BYTES: usize = 512;
+
+/// What a piece counts: its bytes, also as a message of its own, its place in the queue and its own
+/// memory.
 fn weight(piece: &Piece) -> usize {
-    const ITEM_BYTES: usize = 128;
-    piece.bytes.len() + ITEM_BYTES
+    let alone = if piece.bytes.len() <= ALONE_BYTES_MAX { piece.bytes.len() } else { 0 };
+    piece.bytes.len() + alone + ITEM_BYTES
 }
 
 #[derive(Debug)]
@@ -63,13 +69,17 @@ impl Outbox {
 
     /// What is lost goes after what waits.
     pub(super) fn push_gap(&mut self, gap: Gap, before: &Arc<Position>) {
+        self.bytes += GAP_BYTES;
         self.items.push_back(Item::Gap(gap, Arc::clone(before)));
     }
 
     /// What is lost, where that is what comes next.
     pub(super) fn take_gap(&mut self) -> Option<Gap> {
         match self.items.pop_front()? {
-            Item::Gap(gap, _) => Some(gap),
+            Item::Gap(gap, _) => {
+                self.bytes -= GAP_BYTES;
+                Some(gap)
+            }
             other => {
                 self.items.push_front(other);
                 None
@@ -185,7 +195,7 @@ mod tests {
         for length in [300, 7] {
             outbox.push(piece(length, 1));
         }
-        assert_eq!((outbox.bytes(), outbox.control_bytes()), (420 + 5 * 128, 3));
+        assert_eq!((outbox.bytes(), outbox.control_bytes()), (3 + 2 * 417 + 5 * 128, 3));
         assert_eq!(lengths(&mut outbox), [vec![40, 50], vec![20], vec![3], vec![300], vec![7]]);
         assert_eq!((outbox.bytes(), outbox.control_bytes()), (0, 0));
     }

@@ -250,8 +250,11 @@ impl Stream {
             if end.is_some() {
                 self.stop();
             }
-            if let Some(gap) = self.subscriber.take_gap().filter(|_| !self.asked.is_empty()) {
-                return Next::Gap(gap);
+            while let Some(gap) = self.subscriber.take_gap() {
+                // What is still read from the tapes tells its own gaps.
+                if !self.joined().is_empty() {
+                    return Next::Gap(gap);
+                }
             }
             if let Some(taken) = self.subscriber.take(bytes_max) {
                 return Next::Message(taken);
@@ -291,8 +294,8 @@ impl Stream {
         }
     }
 
-    /// It has left the hub, and reads on from there before anything else.
-    fn fall_behind(&mut self, at: Place) {
+    /// What it is given by the hub, or was until it left it.
+    fn joined(&self) -> Interest {
         let mut interest = self.asked.clone();
         match &self.replay {
             Some(Replay::Finding(finding)) => _ = interest.remove(&finding.interest),
@@ -302,6 +305,12 @@ impl Stream {
         for job in &self.jobs {
             interest.remove(&job.interest);
         }
+        interest
+    }
+
+    /// It has left the hub, and reads on from there before anything else.
+    fn fall_behind(&mut self, at: Place) {
+        let interest = self.joined();
         if self.live.config.is_taped {
             self.live.hub.expect(&interest);
             self.jobs.push_front(Job { interest, start: Start::After(at, self.live.now()) });

@@ -23,6 +23,7 @@ use super::position::{Position, Progress};
 use super::requests::{Delivery, RequestConfig, RequestMemory};
 use super::tail::{Covered, Tail};
 use super::time::Mono;
+use crate::market::Nanos;
 use crate::store::{At, TapeId};
 
 /// Limits of a resume.
@@ -96,6 +97,8 @@ struct Want {
     at: At,
     again: Mono,
     missing_since: Option<Mono>,
+    /// About when the tape was written: of two, the one that ended before the other began is earlier.
+    age: Nanos,
 }
 
 /// A client's resume on a node.
@@ -143,8 +146,10 @@ impl Resume {
         let catches_up = self.rules.catches_up;
         for (tape, own) in follower.followed().filter(|_| catches_up) {
             let reached = self.reach.entry(tape).or_default();
+            let age = follower.age(tape);
             for seqs in own.minus(reached) {
-                self.wants.push_back(Want { tape, seqs, at: At::Here, again: now, missing_since: None });
+                let (at, again, missing_since) = (At::Here, now, None);
+                self.wants.push_back(Want { tape, seqs, at, again, missing_since, age });
             }
             *reached = reached.join(own);
         }
@@ -231,13 +236,14 @@ impl Resume {
         step
     }
 
-    /// Which want comes next: what is no longer in memory, for it is older, and then the tapes by
-    /// turns, as their frames were received. No order is promised between tapes; this is the one
-    /// that clients expect.
+    /// Which want comes next: what is no longer in memory, for it is older, the tapes by their age, and
+    /// then the tapes by turns, as their frames were received. No order is promised between tapes; this
+    /// is the one that clients expect, and that of a node that was started again has it.
     fn next_want(&self, tail: &Tail, now: Mono) -> usize {
         let received = |want: &Want| tail.frame(want.tape, *want.seqs.start()).map(|frame| frame.received);
         let is_older = |want: &Want| want.again <= now && received(want).is_none();
-        if let Some(at) = self.wants.iter().position(is_older) {
+        let older = self.wants.iter().enumerate().filter(|(_, want)| is_older(want));
+        if let Some((_, at)) = older.map(|(at, want)| (want.age, at)).min() {
             return at;
         }
         let in_memory = self.wants.iter().enumerate().filter_map(|(at, want)| Some((received(want)?, at)));
@@ -268,8 +274,7 @@ impl Resume {
             lacking.push(rest);
         } else if !rest.is_empty() {
             // An answer is bounded in bytes: only an empty one says that there is no more.
-            let (at, again, missing_since) = (want.at, now, None);
-            self.wants.push_front(Want { tape: want.tape, seqs: rest, at, again, missing_since });
+            self.wants.push_front(Want { seqs: rest, again: now, missing_since: None, ..want });
         }
         for seqs in lacking {
             // What this region lacks is at home; what home lacks is asked for again.
@@ -317,7 +322,7 @@ impl Resume {
 mod tests {
     use super::*;
     use crate::tape::fixtures::{at, frame, region};
-    use crate::tape::{FollowerConfig, Progress, TailConfig};
+    use crate::tape::{FollowerConfig, Progress, ScannedTape, TailConfig, TapeRow};
 
     fn node(upto: u64) -> Follower {
         let config = FollowerConfig::new(region("a"), vec![region("a")]);
@@ -359,6 +364,35 @@ mod tests {
         assert_eq!(got, [3, 4, 5, 6]);
         assert_eq!(places.last(), Some(&At::Home));
         assert_eq!(resume.cursor(&follower), cursor(7));
+    }
+
+    #[test]
+    fn tapes_that_are_no_longer_in_memory_come_by_their_age() {
+        let config = FollowerConfig::new(region("a"), vec![region("a")]);
+        let mut follower = Follower::new(config, Box::new(|| 1), at(0));
+        // Their ids are random: the one that was written first has neither the lowest nor the highest.
+        let written = [(7_u64, 20), (5, 10), (9, 30)];
+        for (tape, second) in written {
+            let written = at(second * 1_000).wall;
+            let row = TapeRow { low: 2, ..TapeRow::default() };
+            follower.tapes_scanned(
+                region("a"),
+                Some(vec![ScannedTape { tape: TapeId(tape), row, written }]),
+                at(0),
+            );
+            for seq in 1..=2 {
+                follower.accept(frame(tape, seq, seq - 1, &["AAPL"]), at(0));
+            }
+        }
+        let tail = Tail::new(TailConfig::default());
+        let mut resume = Resume::new(&follower, Position::default(), ResumeConfig::default(), Mono(0));
+        let mut got = Vec::new();
+        while let ResumeStep::Read { tape, seqs, .. } = resume.step(&tail, Mono(0)) {
+            // One frame an answer.
+            let answer = vec![frame(tape.0, *seqs.start(), seqs.start() - 1, &["AAPL"])];
+            got.extend(resume.answered(Some(answer), Mono(0)).iter().map(|given| given.frame.tape.0));
+        }
+        assert_eq!(got, [5, 5, 7, 7, 9, 9]);
     }
 
     #[test]

@@ -28,8 +28,6 @@ const PARSE_BYTES: usize = 512;
 const REPLIES_BYTES_MAX: usize = 4 * 1024;
 /// Parts of a message that are written at once.
 const SLICES: usize = 64;
-/// A piece of at most so many bytes that is sent alone is one run of bytes with its head.
-const ALONE_BYTES_MAX: usize = 2 * 1024;
 
 /// What came of driving a connection.
 #[derive(Debug)]
@@ -109,11 +107,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
 
     /// Begins to send ticks. Only when nothing is being sent.
     pub(super) fn send_pieces(&mut self, codec: Codec, pieces: &[Arc<Piece>]) {
-        match pieces {
-            [piece] if piece.bytes.len() <= ALONE_BYTES_MAX => {
-                self.outgoing.push_back(piece.alone(|| whole(codec, &payload(pieces, codec))));
-            }
-            several => self.send(codec, payload(several, codec)),
+        let alone = match pieces {
+            [piece] => piece.alone(|| whole(codec, &payload(pieces, codec))),
+            _ => None,
+        };
+        match alone {
+            Some(whole) => self.outgoing.push_back(whole),
+            None => self.send(codec, payload(pieces, codec)),
         }
     }
 
@@ -228,15 +228,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Driven> {
-        while self.arrival.poll_heard(cx).is_ready() {
-            let polled = self.poll_message();
-            if polled.is_ready() {
-                // Behind one message there may be another.
-                self.arrival.ring();
-                return polled;
-            }
+        if self.arrival.poll_heard(cx).is_pending() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        let polled = self.poll_message();
+        // Behind one message there may be another. And what rang meanwhile has its turn after others.
+        if polled.is_ready() || self.arrival.poll_heard(cx).is_ready() {
+            self.arrival.ring();
+            cx.waker().wake_by_ref();
+        }
+        polled
     }
 
     fn poll_message(&mut self) -> Poll<Driven> {

@@ -7,6 +7,7 @@ use super::super::position::{Position, Progress, WaitToken};
 use super::super::retired::RetiredLists;
 use super::super::tail::Covered;
 use super::Follower;
+use crate::market::Nanos;
 use crate::store::TapeId;
 
 impl Follower {
@@ -136,5 +137,13 @@ impl Follower {
     #[must_use]
     pub fn has_passed(&self, tape: TapeId, ahead: &Progress) -> bool {
         self.tapes.get(&tape).is_some_and(|state| state.progress.covers_all(ahead))
+    }
+
+    /// About when a tape was written last, by its registry row, else by its last frame: of two of one
+    /// node the one that ended first is the earlier. Of a tape that nobody knows it is long ago.
+    #[must_use]
+    pub fn age(&self, tape: TapeId) -> Nanos {
+        let known = self.tapes.get(&tape);
+        known.map(|state| state.registered.unwrap_or(state.applied_received)).unwrap_or_default()
     }
 }
