@@ -20,9 +20,6 @@ use crate::market::{Nanos, Row};
 pub(super) const APART: i64 = 2 * Nanos::SECOND;
 /// A cursor may be a little older than `live.resume_minutes` allows.
 const KEPT_LONGER: i64 = 60 * Nanos::SECOND;
-/// A node folds the minute in which it began from its middle on, and asks history for it only where a
-/// client of its own hears its bars: who comes from elsewhere with a place of that time is told.
-const WHOLE_AFTER: i64 = 2 * 60 * Nanos::SECOND;
 /// The place of some rows in the queue.
 const CHUNK_BYTES: usize = 64;
 
@@ -60,8 +57,6 @@ pub(super) struct Announced {
     bytes: usize,
     /// All is here that was announced after this.
     reach: Nanos,
-    /// Before this the node may not have announced what others have.
-    whole: Nanos,
     last: Nanos,
 }
 
@@ -70,14 +65,14 @@ impl Announced {
     pub(super) fn new(bytes_max: usize, kept_ms: u64) -> Self {
         let kept_nanos = i64::try_from(kept_ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         let kept_nanos = kept_nanos.saturating_add(KEPT_LONGER);
-        let (reach, whole, last) = Default::default();
-        Self { bytes_max, kept_nanos, chunks: VecDeque::new(), bytes: 0, reach, whole, last }
+        let (reach, last) = Default::default();
+        Self { bytes_max, kept_nanos, chunks: VecDeque::new(), bytes: 0, reach, last }
     }
 
     /// From now on all bars are announced here that somebody here hears; before, some may not have been.
     pub(super) fn begin(&mut self, now: Nanos) {
         self.last = self.next(now);
-        (self.reach, self.whole, self.bytes) = (self.last, self.last.plus(WHOLE_AFTER), 0);
+        (self.reach, self.bytes) = (self.last, 0);
         self.chunks.clear();
     }
 
@@ -142,7 +137,7 @@ impl Announced {
             return Some(after(place));
         }
         let from = place.plus(-APART);
-        (from >= self.reach && place >= self.whole).then(|| after(from))
+        (from >= self.reach).then(|| after(from))
     }
 }
 

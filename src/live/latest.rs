@@ -483,6 +483,34 @@ mod tests {
     }
 
     #[test]
+    fn the_last_closed_minute_is_read_again_once_another_may_have_closed() {
+        let mut latest = Latest::new(10);
+        let ask = Ask { symbol: symbol(), member: Member::Bar };
+        let minute = |number: i64| Nanos(number * Nanos::MINUTE);
+        let bar = |number| Some(BarSpan { time: minute(number), bar: crate::market::Bar::default() });
+        let first = latest.begin_bar(symbol(), Member::Bar, minute(10));
+        let second = latest.begin_bar(symbol(), Member::Bar, minute(10));
+        latest.bar_loaded(ask, second, minute(10), bar(9));
+        latest.bar_loaded(ask, first, minute(10), bar(8));
+        assert_eq!(latest.bar(ask, minute(10)), Some(bar(9)), "what was begun before says nothing");
+        // There may have been trades in the tenth minute before the read was begun.
+        assert_eq!(latest.bar(ask, minute(11)), None);
+    }
+
+    #[test]
+    fn a_series_that_is_made_again_knows_nothing_of_reads_begun_before() {
+        let mut latest = Latest::new(10);
+        let before = latest.quote(symbol()).unwrap_err();
+        let load = latest.begin_bar(symbol(), Member::Bar, Nanos(0));
+        let ask = Ask { symbol: symbol(), member: Member::Bar };
+        latest.bar_loaded(ask, load, Nanos(0), None);
+        assert!(latest.is_empty(), "there was nothing");
+        let again = latest.quote(symbol()).unwrap_err();
+        latest.quote_loaded(symbol(), before, None);
+        assert!(latest.quote(symbol()).is_err() && again != before);
+    }
+
+    #[test]
     fn the_object_of_the_latest_is_that_of_the_latest() {
         let mut latest = Latest::new(10);
         let ask = Ask { symbol: symbol(), member: Member::Trade };

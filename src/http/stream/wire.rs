@@ -373,6 +373,62 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_while_nothing_is_read_is_heard_later_and_each_message_of_one_read() {
+        let (mut wire, mut peer) = wire(1 << 10);
+        assert!(futures::poll!(Box::pin(wire.drive(true))).is_pending(), "nothing has come");
+        peer.write_all(&[frame(0x81, b"1"), frame(0x81, b"2")].concat()).await.unwrap();
+        assert!(futures::poll!(Box::pin(wire.drive(false))).is_pending(), "it may not read");
+        for expected in [b"1", b"2"] {
+            let Driven::Heard(Codec::Json, bytes) = wire.drive(true).await else { panic!("a message") };
+            assert_eq!(&bytes[..], expected);
+        }
+        let heard = tokio::spawn(async move { wire.drive(true).await });
+        tokio::task::yield_now().await;
+        peer.write_all(&frame(0x81, b"3")).await.unwrap();
+        assert!(matches!(heard.await.unwrap(), Driven::Heard(..)), "it is woken");
+    }
+
+    /// Counts how often it is asked for bytes, and has none.
+    struct Silent(usize);
+
+    impl AsyncRead for Silent {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            self.0 += 1;
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_woken_to_send_does_not_look_at_the_socket_again() {
+        let mut wire = Wire::new(Silent(0), 100);
+        assert!(futures::poll!(Box::pin(wire.drive(true))).is_pending());
+        for _ in 0..5 {
+            wire.send(Codec::Json, vec![Bytes::from_static(b"[]")]);
+            assert!(matches!(wire.drive(true).await, Driven::Sent));
+            assert!(futures::poll!(Box::pin(wire.drive(true))).is_pending());
+        }
+        assert_eq!(wire.io.0, 1);
+    }
+
+    #[tokio::test]
     async fn lengths_have_three_forms() {
         for (length, expected) in [
             (125, vec![0x82, 125]),
