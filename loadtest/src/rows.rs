@@ -203,10 +203,21 @@ fn one_at_a_time(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
 
 fn durable(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let disk = fdatasync(&bench.folder)? as f64 / 1e6;
+    // What the generator takes to read so much, whoever sends it.
+    let (mut floor, mut readers) = floor(bench, 100)?;
+    let (schedule, pid) = (bench.schedule(200, 50, bench.seconds()), floor.process.pid());
+    let publish = || floor.publish(&schedule).map(|()| None);
+    let bare = measure(&mut readers, schedule, pid, publish, |_| Ok(()))?;
+    drop((readers, floor));
     let mut readers = bench.readers("ROW4", 100)?;
     bench.run(&mut readers, "ROW4", (200, 50), 1.0, 4)?;
     let run = bench.run(&mut readers, "ROW4", (200, 50), bench.seconds(), 4)?;
-    let note = format!("10,000 ticks/s in requests of 50: p99 {:.1} ms, {}", run.p99, run.note());
+    let note = format!(
+        "10,000 ticks/s in requests of 50: p99 {:.1} ms, {}; send(2) of the same, p50 {:.2} ms",
+        run.p99,
+        run.note(),
+        bare.p50
+    );
     Ok(vec![measured(4, (run.p50, disk), note)])
 }
 
