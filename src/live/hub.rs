@@ -34,7 +34,7 @@ use crate::bars::Period;
 use crate::market::{Nanos, Row, Symbol};
 use crate::store::TapeId;
 use crate::tape::tasks::NowFn;
-use crate::tape::{Delivery, GapRow, Position};
+use crate::tape::{self, Delivery, GapRow, Position};
 
 /// Limits of a hub.
 #[derive(Clone, Copy, Debug)]
@@ -425,9 +425,12 @@ impl Hub {
 }
 
 /// Tells all clients that frames are lost, whether they have joined or read on: nobody knows what
-/// was in them. The span is that of the gap; where the tape was not heard of before it begins with
+/// was in them. What has expired is no stream's any more: no stream reaches as far back. The span is that of the gap; where the tape was not heard of before it begins with
 /// what was fanned out last.
 fn tell_lost(state: &Index, frames: &GapRow, before: &Place) {
+    if frames.reason == tape::GapReason::Expired {
+        return;
+    }
     let from = if frames.from == Nanos::default() { state.received.min(frames.to) } else { frames.from };
     let gap = Gap { from, to: frames.to, reason: GapReason::Lost };
     for entry in state.entries.values() {
