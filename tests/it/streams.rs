@@ -304,7 +304,7 @@ async fn killed_under(node: &Node, requests: Vec<Request>) -> Vec<Request> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_and_come_back() {
+async fn resume_anywhere() {
     const CLIENTS: usize = 30;
     const SYMBOLS: usize = 6;
     const KILLS: usize = 5;

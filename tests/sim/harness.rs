@@ -129,6 +129,7 @@ fn named() -> Vec<Named> {
     vec![
         test("sim_follow_never_skips", Runs::Battery, follow, |counts| counts.voids),
         test("sim_whole_node", Runs::Battery, ALL, |counts| counts.reads),
+        test("resume_anywhere", Runs::Battery, &[Client, Cursor], |counts| counts.resumes),
         test("append_unknown_verbatim", Runs::Directed(Scenario::Embedded), ALL, |counts| counts.boots),
         test("append_unknown_verbatim_rollover", Runs::Directed(Scenario::Lossy), ALL, |counts| {
             counts.rollovers
