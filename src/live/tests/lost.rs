@@ -1,7 +1,6 @@
 //! Frames that the view passes as lost.
 
 use super::*;
-use crate::market::Nanos;
 use crate::tape::{FollowerEffect, ScannedTape, TapeRow};
 
 const HOURS: u64 = 3_600_000;
