@@ -130,6 +130,8 @@ mod tests {
         let config = Config::with(sets).unwrap();
         let writer = memory.clone();
         let subscriber = subscriber(&config.telemetry, move || writer.clone()).unwrap();
+        // Where there is one subscriber alone, a place that another test's thread reaches first is silent.
+        let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
         tracing::subscriber::with_default(subscriber, log);
         let bytes = memory.0.lock().clone();
         String::from_utf8(bytes).unwrap()
