@@ -173,6 +173,7 @@ struct Message {
 #[serde(untagged)]
 enum Others {
     Names(Vec<String>),
+    Nothing(()),
     Else(serde::de::IgnoredAny),
 }
 
@@ -200,7 +201,12 @@ pub(super) fn read(bytes: &[u8], codec: Codec) -> Result<Said, Code> {
 fn interest(others: &BTreeMap<String, Others>) -> Result<Interest, Code> {
     let mut interest = Interest::default();
     for (name, names) in others {
-        let Others::Names(names) = names else { continue };
+        let names = match names {
+            Others::Names(names) => names,
+            // A name that stands where a list of them should would be a silent nothing.
+            Others::Else(_) if Channel::named(name).is_some() => return Err(Code::InvalidSyntax),
+            Others::Nothing(()) | Others::Else(_) => continue,
+        };
         let Some(channel) = Channel::ASKED.into_iter().find(|channel| channel.name() == name) else {
             // Those that come with the trades are let go; what there is not is said.
             if names.is_empty() || Channel::named(name).is_some() {
@@ -264,6 +270,10 @@ mod tests {
         assert!(
             matches!(read(&js.unwrap(), Codec::MessagePack), Ok(Said::Subscribe(interest, _)) if interest.count() == 1)
         );
+        let nothing = rmp_serde::to_vec_named(&serde_json::json!({"action": "subscribe", "bars": null}));
+        assert!(
+            matches!(read(&nothing.unwrap(), Codec::MessagePack), Ok(Said::Subscribe(interest, _)) if interest.is_empty())
+        );
         let imbalances = br#"{"action":"subscribe","imbalances":["A"]}"#;
         assert_eq!(read(imbalances, Codec::Json), Err(Code::InvalidSubscribeAction));
         let auth = br#"{"action":"auth","key":"K","secret":"S"}"#;
@@ -281,6 +291,9 @@ mod tests {
             r#"{"action":"listen"}"#,
             r#"{"action":"auth","key":"K"}"#,
             r#"{"action":"subscribe","trades":["A B"]}"#,
+            r#"{"action":"subscribe","trades":"A"}"#,
+            r#"{"action":"subscribe","trades":["A"],"quotes":[1]}"#,
+            r#"{"action":"unsubscribe","bars":{"A":1}}"#,
             r#"{"action":"subscribe","trades":["A"],"since":"yesterday"}"#,
         ] {
             assert_eq!(read(bad.as_bytes(), Codec::Json), Err(Code::InvalidSyntax), "{bad}");
