@@ -248,9 +248,10 @@ fn audit(
         named.extend(difference.named);
         resumed += own.transcript.resumed;
         let is_retried = |number: &&u64| acked.retried.contains(&((**number - FIRST) / BATCH));
-        let retried = own.transcript.repeated.iter().filter(is_retried).count();
-        repeated_retried += retried;
-        repeated += own.transcript.repeated.len() - retried;
+        // Once more, for a request that was sent again is in two frames.
+        let retried: BTreeSet<u64> = own.transcript.repeated.iter().filter(is_retried).copied().collect();
+        repeated_retried += retried.len();
+        repeated += own.transcript.repeated.len() - retried.len();
         disordered += own.transcript.disordered.len();
     }
     let seen = &followers.seen;

@@ -5,11 +5,13 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use memchr::memmem;
+use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::wire::{self, Frame};
@@ -93,6 +95,31 @@ enum Phase {
     Authenticating,
     Subscribing,
     Live,
+}
+
+/// What is ready of a connection.
+pub(crate) struct Ready {
+    pub(crate) at: usize,
+    /// It stands, or takes bytes again.
+    pub(crate) writable: bool,
+    /// There is something to read, if only the end.
+    pub(crate) readable: bool,
+    /// The server has ended it.
+    pub(crate) ends: bool,
+}
+
+/// What is ready within a while.
+pub(crate) fn ready(poll: &mut Poll, events: &mut Events, wait: Duration) -> anyhow::Result<Vec<Ready>> {
+    if let Err(error) = poll.poll(events, Some(wait))
+        && error.kind() != ErrorKind::Interrupted
+    {
+        return Err(error.into());
+    }
+    let ready = |event: &Event| {
+        let (Token(at), ends) = (event.token(), event.is_read_closed());
+        Ready { at, writable: event.is_writable(), readable: event.is_readable() || ends, ends }
+    };
+    Ok(events.iter().map(ready).collect())
 }
 
 /// A connection.

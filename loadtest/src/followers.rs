@@ -1,7 +1,6 @@
 //! Clients that drop, are cut, pause, read slowly, and come back by their cursors.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use memchr::memmem;
 use mio::{Events, Poll, Token};
 
-use crate::connection::{BUFFER_BYTES, Closed, Connection, Pipe, Refused, Speaks};
+use crate::connection::{BUFFER_BYTES, Closed, Connection, Pipe, Ready, Refused, Speaks, ready};
 use crate::random::Random;
 use crate::system::{now, wall_ms};
 use crate::transcript::Transcript;
@@ -166,22 +165,16 @@ impl Followers {
     pub(crate) fn pump(&mut self, until: u64) -> anyhow::Result<()> {
         while now() < until {
             self.due();
-            if let Err(error) = self.poll.poll(&mut self.events, Some(Duration::from_millis(10)))
-                && error.kind() != ErrorKind::Interrupted
+            for Ready { at, writable, readable, ends } in
+                ready(&mut self.poll, &mut self.events, Duration::from_millis(10))?
             {
-                return Err(error.into());
-            }
-            let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-            for event in &events {
-                let Token(at) = event.token();
-                if event.is_writable() {
+                if writable {
                     self.connected(at);
                 }
-                if event.is_readable() || event.is_read_closed() {
-                    self.read(at, event.is_read_closed());
+                if readable {
+                    self.read(at, ends);
                 }
             }
-            self.events = events;
         }
         Ok(())
     }

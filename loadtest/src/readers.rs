@@ -3,7 +3,6 @@
 //! A reader costs one read a wake-up and a search for the numbers in what came; nothing is
 //! allocated a message.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use hdrhistogram::Histogram;
 use memchr::memmem;
 use mio::{Events, Poll, Token};
 
-use crate::connection::{BUFFER_BYTES, Connection, Pipe, Refused, Speaks};
+use crate::connection::{BUFFER_BYTES, Connection, Pipe, Ready, Refused, Speaks, ready};
 use crate::ledger::Ledger;
 use crate::system::now;
 use crate::wire;
@@ -342,23 +341,14 @@ impl Readers {
 
     /// One round of what is ready.
     fn turn(&mut self, wait: Duration) -> anyhow::Result<()> {
-        let polled = self.poll.poll(&mut self.events, Some(wait));
-        if let Err(error) = polled.as_ref()
-            && error.kind() != ErrorKind::Interrupted
-        {
-            polled?;
-        }
-        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
-            let Token(at) = event.token();
-            if event.is_writable() {
+        for Ready { at, writable, readable, ends } in ready(&mut self.poll, &mut self.events, wait)? {
+            if writable {
                 self.opened(at);
             }
-            if event.is_readable() || event.is_read_closed() {
-                self.read(at, event.is_read_closed());
+            if readable {
+                self.read(at, ends);
             }
         }
-        self.events = events;
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicIsize, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -16,8 +16,6 @@ use governor::{NotUntil, Quota, RateLimiter};
 
 /// Where more addresses come than are counted one by one, all share this many counts.
 const SHARED_COUNTS: u64 = 4_096;
-/// Checks between two counts of the addresses.
-const COUNT_EVERY: u64 = 64;
 
 /// A monotonic clock that is passed in: time since any fixed point.
 #[derive(Clone)]
@@ -131,10 +129,9 @@ pub struct SourceLimiter {
     rate: Rate,
     clock: MonoClock,
     sources_max: usize,
-    /// Every so many checks it is looked at how many sources there are: counting them costs more
-    /// than a check.
-    checks: AtomicU64,
-    is_full: AtomicBool,
+    /// Checks until the sources have to be counted again, which costs more than a check: each adds
+    /// one at most.
+    room: AtomicIsize,
     limiter: RateLimiter<Source, DashMapStateStore<Source>, MonoClock, StateInformationMiddleware>,
 }
 
@@ -171,32 +168,39 @@ impl SourceLimiter {
         let rate = Rate::new(requests_per_minute, requests_per_minute);
         let limiter = RateLimiter::dashmap_with_clock(rate.quota(), clock.clone())
             .with_middleware::<StateInformationMiddleware>();
-        let (checks, is_full) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { rate, clock, sources_max, checks, is_full, limiter }
+        Self { rate, clock, sources_max, room: AtomicIsize::new(0), limiter }
     }
 
     /// Counts one request of this address; without an address, one of all those.
     pub fn check(&self, address: Option<IpAddr>) -> Allowance {
         let mut source = address.map_or(Source::Shared(0), Source::of);
-        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(COUNT_EVERY) {
-            self.is_full.store(self.limiter.len() >= self.sources_max, Ordering::Relaxed);
-        }
-        if self.is_full.load(Ordering::Relaxed) {
+        if self.is_full() {
             source = source.shared();
         }
         self.rate.allowance(self.clock.now(), self.limiter.check_key(&source))
+    }
+
+    fn is_full(&self) -> bool {
+        if self.room.fetch_sub(1, Ordering::Relaxed) > 0 {
+            return false;
+        }
+        let room = self.sources_max.saturating_sub(self.limiter.len());
+        // This check takes some of it already.
+        self.room.store(isize::try_from(room).unwrap_or(isize::MAX) - 1, Ordering::Relaxed);
+        room == 0
     }
 
     /// Forgets the addresses that have their full allowance again. To be called now and then.
     pub fn sweep(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();
-        self.is_full.store(self.limiter.len() >= self.sources_max, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     fn clock() -> (Arc<AtomicU64>, MonoClock) {
@@ -249,7 +253,7 @@ mod tests {
             limiter.check(Some(IpAddr::from(number.to_be_bytes())));
         }
         let counted = limiter.limiter.len();
-        assert!(counted <= 100 + usize::try_from(COUNT_EVERY + SHARED_COUNTS).unwrap(), "{counted}");
+        assert!(counted <= 100 + 4_096, "{counted}");
         now_ms.fetch_add(120_000, Ordering::Relaxed);
         limiter.sweep();
         assert_eq!(limiter.limiter.len(), 0);

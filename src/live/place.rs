@@ -33,6 +33,14 @@ impl Start {
         Self::After(cursor.place(), cursor.at)
     }
 
+    /// The cursor of who is there still; `None` where it is a time.
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        let Self::After(place, at) = self else { return None };
+        let told = (place.told != *at).then_some(place.told);
+        Some(Cursor { position: (*place.position).clone(), at: *at, told, ticket: None })
+    }
+
     /// Whether both begin at one place on the tapes; then this one begins with the bars of either.
     pub(super) fn joins(&mut self, other: &Self) -> bool {
         match (self, other) {

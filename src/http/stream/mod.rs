@@ -7,7 +7,7 @@
 //! | `/v1/stream` | server-sent events |
 //! | `/v1/subscriptions/{id}/events` | a long poll |
 //!
-//! A connection costs some 12 KB while it is idle (`make bench-live`). It is refused with a status only where the node
+//! A connection costs some 9 KB while it is idle (`make bench-live`). It is refused with a status only where the node
 //! has no place for it (503, which SDKs take for a reason to try again); everything else is said in
 //! the stream. What Alpaca has not is given to those alone who ask for it (`ext=1`).
 

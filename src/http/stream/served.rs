@@ -263,11 +263,7 @@ impl Served {
     fn cursor(&self) -> Option<String> {
         let begins = self.start.as_ref().filter(|(_, until)| Instant::now() <= *until);
         let cursor = match begins.filter(|_| self.stream.asked().is_empty()) {
-            Some((Start::After(place, at), _)) => {
-                let told = (place.told != *at).then_some(place.told);
-                Some(Cursor { position: (*place.position).clone(), at: *at, told, ticket: None })
-            }
-            Some((Start::Since(_), _)) => None,
+            Some((start, _)) => start.cursor(),
             None => self.stream.cursor(),
         };
         cursor.map(|cursor| self.token(&cursor))
