@@ -101,6 +101,7 @@ pub struct Keys {
     known: ArcSwap<HashMap<String, Arc<Entry>>>,
     /// Changes and refreshes one at a time, so that none puts an older map back.
     changing: tokio::sync::Mutex<()>,
+    has_changed: tokio::sync::Notify,
 }
 
 impl Keys {
@@ -123,6 +124,7 @@ impl Keys {
             clock,
             known: ArcSwap::default(),
             changing: tokio::sync::Mutex::new(()),
+            has_changed: tokio::sync::Notify::new(),
         };
         keys.refresh().await?;
         Ok(keys)
@@ -313,7 +315,13 @@ impl Keys {
         let before = known.get(&row.id).map(Arc::clone);
         known.insert(row.id.clone(), Arc::new(self.entry(row, version, before.as_deref())));
         self.known.store(Arc::new(known));
+        self.has_changed.notify_one();
         Ok(())
+    }
+
+    /// Waits until a key is made or changed here.
+    pub async fn changed(&self) {
+        self.has_changed.notified().await;
     }
 
     fn opened(&self, record: &Record) -> Result<KeyRow, AccessError> {

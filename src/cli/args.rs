@@ -1,11 +1,11 @@
 //! Arguments that several subcommands share.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use secrecy::SecretString;
 
-use super::{CliError, NodeFile};
+use super::{CliError, KeyPair, NodeFile, ReadyKeys};
 use crate::config::{self, ConfigError, Credentials, Layers, Loaded};
 
 /// Where the configuration comes from.
@@ -85,7 +85,7 @@ pub struct ServeArgs {
     /// Where the configuration comes from.
     #[command(flatten)]
     pub node: NodeArgs,
-    /// Write addresses, and keys that this start made, to this file once the node is ready
+    /// Write addresses, and the keys of the first start, to this file once the node is ready
     #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 }
@@ -151,8 +151,9 @@ pub struct ClientArgs {
     /// Read the secret from this file instead of TAPELINE_SECRET
     #[arg(long, value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// Take address and keys from the file that `--ready-file` of serve or demo wrote
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["key_id", "secret_file"])]
+    /// Take what other flags do not say of address and keys from the file that `--ready-file` of
+    /// serve or demo wrote
+    #[arg(long, value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
 }
 
@@ -194,15 +195,26 @@ impl ClientArgs {
             })
         });
         let ca = ca.transpose()?;
-        if let Some(path) = &self.ready_file {
-            return Ok(Client { ca, ..self.client_of_ready_file(path, what)? });
-        }
-        let url = self.url.clone().or(environment.url);
+        let file = self.ready_file.as_deref().map(|path| {
+            NodeFile::read(path).map_err(|error| {
+                CliError::usage(format!("the ready file {} cannot be read: {error}", path.display()))
+            })
+        });
+        let file = file.transpose()?.unwrap_or_default();
+        let url = self.url.clone().or(Some(file.http).filter(|url| !url.is_empty())).or(environment.url);
         let url = url_of(url.as_deref().unwrap_or("http://127.0.0.1:8080"))?;
+        let are_given = self.key_id.is_some() || self.secret_file.is_some();
+        if let Some(ReadyKeys { read, write }) = file.keys.filter(|_| !are_given) {
+            let KeyPair { id: key_id, secret } = if what == Use::Read { read } else { write };
+            return Ok(Client { url, key_id, secret, ca });
+        }
         let next = "make one with `tapeline keys create --scope md:read --scope ticks:write`, then set \
                     TAPELINE_KEY_ID and TAPELINE_SECRET";
-        let key_id = self.key_id.clone().or(environment.key_id);
-        let key_id = key_id.ok_or_else(|| CliError::usage("no key id is given").next(next))?;
+        let no = |what: &str| {
+            let in_file = self.ready_file.as_ref().map(|path| format!(" (and {} has none)", path.display()));
+            CliError::usage(format!("no {what} is given{}", in_file.unwrap_or_default())).next(next)
+        };
+        let key_id = self.key_id.clone().or(environment.key_id).ok_or_else(|| no("key id"))?;
         let secret = match &self.secret_file {
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|error| {
@@ -212,25 +224,8 @@ impl ClientArgs {
             }
             None => environment.secret,
         };
-        let secret = secret.ok_or_else(|| CliError::usage("no secret is given").next(next))?;
+        let secret = secret.ok_or_else(|| no("secret"))?;
         Ok(Client { url, key_id, secret, ca })
-    }
-
-    fn client_of_ready_file(&self, path: &Path, what: Use) -> Result<Client, CliError> {
-        let file = NodeFile::read(path).map_err(|error| {
-            CliError::usage(format!("the ready file {} cannot be read: {error}", path.display()))
-        })?;
-        let keys = file.keys.ok_or_else(|| {
-            CliError::usage(format!("the ready file {} holds no keys", path.display())).next(
-                "only the first start of a node makes keys; give one by TAPELINE_KEY_ID and TAPELINE_SECRET",
-            )
-        })?;
-        let key = match what {
-            Use::Read => keys.read,
-            Use::Write => keys.write,
-        };
-        let url = url_of(self.url.as_deref().unwrap_or(&file.http))?;
-        Ok(Client { url, key_id: key.id, secret: key.secret, ca: None })
     }
 }
 
@@ -246,7 +241,6 @@ pub(super) fn url_of(text: &str) -> Result<String, CliError> {
 mod tests {
     use secrecy::ExposeSecret as _;
 
-    use super::super::{KeyPair, ReadyKeys};
     use super::*;
 
     #[test]
@@ -291,6 +285,20 @@ mod tests {
         assert_eq!(write.url, "http://127.0.0.1:4");
         file.keys = None;
         file.write(&path).unwrap();
-        assert!(client(Use::Read).unwrap_err().to_string().contains("holds no keys"));
+        assert!(client(Use::Read).unwrap_err().to_string().contains("ready.json has none"));
+        let environment = || Credentials {
+            url: Some("http://e".to_owned()),
+            key_id: Some("e".to_owned()),
+            ..Credentials::default()
+        };
+        let own = folder.path().join("secret");
+        std::fs::write(&own, "of a file\n").unwrap();
+        for keys in [None, Some(ReadyKeys { read: pair("r"), write: pair("w") })] {
+            NodeFile { keys, ..file.clone() }.write(&path).unwrap();
+            let args = ClientArgs { secret_file: Some(own.clone()), ..args.clone() };
+            let given = args.client_in(Use::Write, environment()).unwrap();
+            assert_eq!((given.url.as_str(), given.key_id.as_str()), ("http://127.0.0.1:4", "e"));
+            assert_eq!(given.secret.expose_secret(), "of a file");
+        }
     }
 }

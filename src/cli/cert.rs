@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use rustls::pki_types::ServerName;
 
 use super::{CliError, print};
 use crate::http::tls::development::{Development, make};
@@ -27,7 +28,7 @@ pub(super) struct CertArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// A name or address that clients call the node by; may be repeated
-    #[arg(long = "host", value_name = "HOST", default_values = ["localhost", "127.0.0.1", "::1"])]
+    #[arg(long = "host", value_name = "HOST", value_parser = host, default_values = ["localhost", "127.0.0.1", "::1"])]
     hosts: Vec<String>,
     /// How long the certificate is valid; browsers take at most 398 days
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=398))]
@@ -35,6 +36,17 @@ pub(super) struct CertArgs {
     /// Replace files that are there
     #[arg(long)]
     force: bool,
+}
+
+/// A name or address that a certificate may be for; the first label of a name may be `*`.
+fn host(text: &str) -> Result<String, String> {
+    match ServerName::try_from(text.strip_prefix("*.").unwrap_or(text)) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => {
+            Err("it must be a DNS name in ASCII or an address, such as md.example.test or 192.0.2.7"
+                .to_owned())
+        }
+    }
 }
 
 /// Runs `tapeline cert`.
@@ -118,9 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_none_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = run(&args(folder.path(), &["bücher.example"], false)).unwrap_err();
-        assert!(error.to_string().contains("bücher.example"), "{error}");
+    fn a_host_is_a_name_or_an_address() {
+        for good in ["localhost", "md.example.test", "*.example.test", "192.0.2.7", "::1"] {
+            assert_eq!(host(good).as_deref(), Ok(good));
+        }
+        for bad in ["bad host!", "bücher.example", "", "*", "a.*.b", "http://a", "192.0.2.7:80"] {
+            assert!(host(bad).is_err(), "{bad}");
+        }
     }
 }

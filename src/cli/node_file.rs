@@ -1,8 +1,9 @@
 //! What a running node tells scripts and its own command line: a small JSON file.
 //!
 //! The node file is `node.json` in the data folder, with the token of the admin door, readable
-//! by its owner alone. A ready file is where `--ready-file` says, with the keys that this start
-//! made. Each is written whole under another name first, so that a reader never sees half of it.
+//! by its owner alone. A ready file is where `--ready-file` says, with the keys that the first
+//! start made: they are kept in `first-keys.json` in the data folder, until somebody removes it or
+//! them. Each is written whole under another name first, so that a reader never sees half of it.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -14,6 +15,8 @@ use serde_json::{Value, json};
 
 /// The name of the node file.
 const NODE_FILE: &str = "node.json";
+/// The name of the file with the keys of the first start.
+const KEYS_FILE: &str = "first-keys.json";
 
 /// Where a node is, and how it is administered.
 #[derive(Clone, Debug, Default)]
@@ -24,11 +27,11 @@ pub struct NodeFile {
     pub admin: String,
     /// Its token, in the node file.
     pub admin_token: Option<SecretString>,
-    /// The keys that this start made, in the ready file.
+    /// The keys of the first start, in the ready file.
     pub keys: Option<ReadyKeys>,
 }
 
-/// The keys that a start made.
+/// The keys that a first start made.
 #[derive(Clone, Debug)]
 pub struct ReadyKeys {
     /// May read market data.
@@ -58,12 +61,7 @@ impl NodeFile {
     /// # Errors
     /// What the system says.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let (temporary, mut file) = new_file_beside(path)?;
-        let text = format!("{:#}\n", self.to_json());
-        let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&temporary, path));
-        written.inspect_err(|_| {
-            let _ = fs::remove_file(&temporary);
-        })
+        write(&self.to_json(), path)
     }
 
     /// Reads a file.
@@ -75,33 +73,77 @@ impl NodeFile {
         let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let missing =
             |name: &str| io::Error::new(io::ErrorKind::InvalidData, format!("it has no \"{name}\""));
-        let pair = |name: &str| {
-            let key = value.get("keys")?.get(name)?;
-            let text = |part: &str| key.get(part).and_then(Value::as_str).map(str::to_owned);
-            Some(KeyPair { id: text("id")?, secret: text("secret")?.into() })
-        };
         Ok(Self {
             http: text("http").ok_or_else(|| missing("http"))?,
             admin: text("admin").ok_or_else(|| missing("admin"))?,
             admin_token: text("admin_token").map(SecretString::from),
-            keys: pair("read").zip(pair("write")).map(|(read, write)| ReadyKeys { read, write }),
+            keys: value.get("keys").and_then(ReadyKeys::of_json),
         })
     }
 
     fn to_json(&self) -> Value {
         let mut value = json!({"http": self.http, "admin": self.admin});
-        let pair = |key: &KeyPair| json!({"id": key.id, "secret": key.secret.expose_secret()});
         if let Value::Object(fields) = &mut value {
             if let Some(token) = &self.admin_token {
                 fields.insert("admin_token".to_owned(), token.expose_secret().into());
             }
             if let Some(keys) = &self.keys {
-                let keys = json!({"read": pair(&keys.read), "write": pair(&keys.write)});
-                fields.insert("keys".to_owned(), keys);
+                fields.insert("keys".to_owned(), keys.to_json());
             }
         }
         value
     }
+}
+
+impl ReadyKeys {
+    /// The file of a data folder that keeps the keys of its first start.
+    #[must_use]
+    pub fn path_in(data: &Path) -> PathBuf {
+        data.join(KEYS_FILE)
+    }
+
+    /// Writes the file, readable by its owner alone.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        write(&self.to_json(), path)
+    }
+
+    /// Reads the file; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the system says, or that the file holds no such keys.
+    pub fn read(path: &Path) -> io::Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text?,
+        };
+        let keys = Self::of_json(&serde_json::from_slice(&text)?);
+        let no_keys = || io::Error::new(io::ErrorKind::InvalidData, "it has no \"read\" and \"write\" key");
+        Ok(Some(keys.ok_or_else(no_keys)?))
+    }
+
+    fn of_json(value: &Value) -> Option<Self> {
+        let pair = |name: &str| {
+            let text = |part: &str| value.get(name)?.get(part)?.as_str().map(str::to_owned);
+            Some(KeyPair { id: text("id")?, secret: text("secret")?.into() })
+        };
+        Some(Self { read: pair("read")?, write: pair("write")? })
+    }
+
+    fn to_json(&self) -> Value {
+        let pair = |key: &KeyPair| json!({"id": key.id, "secret": key.secret.expose_secret()});
+        json!({"read": pair(&self.read), "write": pair(&self.write)})
+    }
+}
+
+fn write(value: &Value, path: &Path) -> io::Result<()> {
+    let (temporary, mut file) = new_file_beside(path)?;
+    let written = file.write_all(format!("{value:#}\n").as_bytes());
+    written.and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
 }
 
 /// A new file in the same folder under a name that nobody can foresee, readable by its owner
@@ -163,6 +205,20 @@ mod tests {
         let file = NodeFile { http: "h".to_owned(), admin: "a".to_owned(), ..NodeFile::default() };
         file.write(&path).unwrap();
         assert_eq!(fs::read_to_string(&foreseen).unwrap(), "theirs");
+    }
+
+    #[test]
+    fn the_keys_of_the_first_start_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = ReadyKeys::path_in(folder.path());
+        assert!(ReadyKeys::read(&path).unwrap().is_none());
+        let pair = |id: &str| KeyPair { id: id.to_owned(), secret: format!("secret of {id}").into() };
+        ReadyKeys { read: pair("r"), write: pair("w") }.write(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let kept = ReadyKeys::read(&path).unwrap().unwrap();
+        assert_eq!((kept.read.id.as_str(), kept.write.secret.expose_secret()), ("r", "secret of w"));
+        fs::write(&path, "{\"read\": {}}").unwrap();
+        assert!(ReadyKeys::read(&path).unwrap_err().to_string().contains("\"write\""));
     }
 
     #[test]

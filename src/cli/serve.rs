@@ -4,7 +4,8 @@
 //! finish and ends at once, one that has started is drained, also where it is not ready yet.
 //!
 //! The node file is in the data folder as long as the admin door answers, the ready file is there
-//! as long as the node is ready: both go when it begins to drain.
+//! as long as the node is ready: both go when it begins to drain. The keys of the first start stay
+//! in the data folder, so that the same command has them again.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,8 @@ impl Stop {
 pub(super) struct Running {
     pub(super) node: Node,
     pub(super) keys: Option<ReadyKeys>,
+    /// This start made the keys.
+    are_new: bool,
     config: Arc<Config>,
     ready_file: Option<PathBuf>,
     stop: Stop,
@@ -89,13 +92,38 @@ impl Running {
             tracing::info!("told to stop before the node had started");
             return Ok(None);
         };
-        let mut running = Self { node: node?, keys: None, config, ready_file, stop };
+        let mut running = Self { node: node?, keys: None, are_new: false, config, ready_file, stop };
         running.node_file(true).write(&running.node_file_path())?;
-        // A pair of which one key is stored would never be shown: this is not cut short.
-        let gate = running.node.gate();
-        let made = key_pair(&gate.keys, of, (gate.clock)()).await.map_err(StartError::from)?;
-        running.keys = made.map(|[read, write]| ReadyKeys { read: pair(read), write: pair(write) });
+        running.find_keys(of).await?;
         Ok(Some(running))
+    }
+
+    /// Makes keys where this is a start that makes them, else finds those of the first start.
+    async fn find_keys(&mut self, of: PairAccount) -> Result<(), CliError> {
+        let (gate, path) = (self.node.gate(), ReadyKeys::path_in(&self.config.node.data));
+        let now = (gate.clock)();
+        // A pair of which one key is stored would never be shown: this is not cut short.
+        let made = key_pair(&gate.keys, of, now).await.map_err(StartError::from)?;
+        if let Some([read, write]) = made {
+            let keys = ReadyKeys { read: pair(read), write: pair(write) };
+            if of == PairAccount::First {
+                keys.write(&path)?;
+            }
+            (self.keys, self.are_new) = (Some(keys), true);
+            return Ok(());
+        }
+        match ReadyKeys::read(&path) {
+            Ok(kept) => {
+                let are_live = |keys: &ReadyKeys| {
+                    [&keys.read, &keys.write].into_iter().all(|key| gate.keys.is_live(&key.id, now))
+                };
+                self.keys = kept.filter(are_live);
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the keys of the first start are not told again");
+            }
+        }
+        Ok(())
     }
 
     fn node_file(&self, private: bool) -> NodeFile {
@@ -113,9 +141,14 @@ impl Running {
 
     fn greeting(&self) -> String {
         let mut text = format!("serving   {}\nadmin     http://{}\n", self.node.url(), self.node.admin());
-        if let Some(keys) = &self.keys {
-            text.push_str("The first start made two keys. Their secrets are shown this once:\n");
+        if let Some(keys) = self.keys.as_ref().filter(|_| self.are_new) {
+            let kept = ReadyKeys::path_in(&self.config.node.data);
+            text.push_str("The first start made two keys:\n");
             text.push_str(&shown(keys));
+            text.push_str(&format!(
+                "They stay in {}, for you alone; remove it to keep them elsewhere.\n",
+                kept.display()
+            ));
         }
         text
     }

@@ -1,5 +1,6 @@
 //! `tapeline tail`: follows symbols live, as NDJSON.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind, Write};
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ pub(super) async fn run(args: TailArgs) -> Result<(), CliError> {
     let client = args.client.clone().client(Use::Read)?;
     let connection = Connection::new(client, args.retry_s).map_err(TailError::from)?;
     let progress = Progress::beside_output("following", "ticks", args.limit);
-    let mut tail = Tail { args, printed: 0, cursor: None, progress };
+    let mut tail = Tail::new(args, progress);
     let mut out = io::stdout();
     let followed = tokio::select! {
         followed = tail.follow(&connection, &mut out) => followed,
@@ -100,6 +101,10 @@ struct Tail {
     args: TailArgs,
     printed: u64,
     cursor: Option<String>,
+    /// Digests of what came with the cursor and after it: that comes again behind a cut.
+    since_cursor: HashSet<[u8; 32]>,
+    /// What may come again on this connection.
+    repeated: HashSet<[u8; 32]>,
     progress: Progress,
 }
 
@@ -117,6 +122,11 @@ struct GapOut {
 }
 
 impl Tail {
+    fn new(args: TailArgs, progress: Progress) -> Self {
+        let (since_cursor, repeated) = Default::default();
+        Self { args, printed: 0, cursor: None, since_cursor, repeated, progress }
+    }
+
     fn path(&self) -> String {
         let symbols = self.args.symbols.join(",").replace('/', "%2F");
         let mut path = String::from("/v1/stream?");
@@ -145,6 +155,7 @@ impl Tail {
                 }
             };
             let response = connection.open(make, |why| self.progress.waiting(why)).await?;
+            self.repeated = std::mem::take(&mut self.since_cursor);
             self.read(response, out).await?;
             if self.is_done() {
                 return Ok(out.flush()?);
@@ -180,7 +191,10 @@ impl Tail {
     fn line(&mut self, line: &str, event: &mut Event, out: &mut impl Write) -> Result<(), TailError> {
         let (field, value) = line.split_once(": ").unwrap_or((line, ""));
         match field {
-            "id" => self.cursor = Some(value.to_owned()),
+            "id" => {
+                self.cursor = Some(value.to_owned());
+                self.since_cursor.clear();
+            }
             "event" => value.clone_into(&mut event.name),
             "data" => value.clone_into(&mut event.data),
             "" if line.is_empty() => return self.event(&std::mem::take(event), out),
@@ -199,8 +213,13 @@ impl Tail {
                     if self.is_done() {
                         break;
                     }
-                    writeln!(out, "{tick}")?;
-                    self.printed += 1;
+                    let digest = *blake3::hash(tick.get().as_bytes()).as_bytes();
+                    self.since_cursor.insert(digest);
+                    // Received once and with an id of its own, a tick is told in the same bytes again.
+                    if !self.repeated.remove(&digest) {
+                        writeln!(out, "{tick}")?;
+                        self.printed += 1;
+                    }
                 }
                 self.progress.set(self.printed, self.printed);
             }
@@ -228,9 +247,11 @@ mod tests {
     use crate::cli::stub::{Reply, Stub};
 
     const FIRST: &str = "retry: 1000\nid: c1.one\nevent: connected\ndata: {}\n\n\
-        id: c1.two\ndata: [{\"T\":\"t\",\"S\":\"A\",\"p\":1.10}]\n\n: heartbeat\n\n";
+        id: c1.two\ndata: [{\"T\":\"t\",\"S\":\"A\",\"p\":1.10}]\n\n: heartbeat\n\n\
+        data: [{\"T\":\"t\",\"S\":\"A\",\"p\":1.20}]\n\n";
     const SECOND: &str = "event: gap\ndata: {\"from\":\"a\",\"to\":\"b\",\"reason\":\"too_old\"}\n\n\
-        data: [{\"T\":\"t\",\"S\":\"A\",\"p\":2},{\"T\":\"t\",\"S\":\"A\",\"p\":3}]\n\n";
+        data: [{\"T\":\"t\",\"S\":\"A\",\"p\":1.20},{\"T\":\"t\",\"S\":\"A\",\"p\":2}]\n\n\
+        data: [{\"T\":\"t\",\"S\":\"A\",\"p\":3}]\n\n";
 
     #[tokio::test]
     async fn it_goes_on_where_a_stream_broke_off() {
@@ -250,16 +271,17 @@ mod tests {
             symbols: vec!["A".to_owned(), "B".to_owned()],
             kinds: vec!["trades".to_owned(), "quotes".to_owned()],
             since: None,
-            limit: Some(2),
+            limit: Some(3),
             client: ClientArgs::default(),
             retry_s: 60,
         };
-        let progress = Progress::beside_output("following", "ticks", Some(2));
-        let mut tail = Tail { args, printed: 0, cursor: None, progress };
+        let progress = Progress::beside_output("following", "ticks", Some(3));
+        let mut tail = Tail::new(args, progress);
         let mut out = Vec::new();
         tail.follow(&stub.connection(), &mut out).await.unwrap();
         let lines = String::from_utf8(out).unwrap();
-        assert_eq!(lines, "{\"T\":\"t\",\"S\":\"A\",\"p\":1.10}\n{\"T\":\"t\",\"S\":\"A\",\"p\":2}\n");
+        let prices = lines.lines().map(|line| line.rsplit_once(':').unwrap().1).collect::<Vec<_>>();
+        assert_eq!(prices, ["1.10}", "1.20}", "2}"], "what comes again is not printed again");
         let asked = asked.lock().unwrap();
         assert!(asked[0].0.contains("/v1/stream?trades=A,B&quotes=A,B&"), "{asked:?}");
         let cursors: Vec<&str> = asked.iter().map(|(_, cursor)| cursor.as_str()).collect();

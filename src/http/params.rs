@@ -60,6 +60,11 @@ impl Params {
         Err(ApiError::bad_request(message).with("expected", names.join(", ")))
     }
 
+    /// Whether a parameter was given, be it empty.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(known, _)| known == name)
+    }
+
     /// The value of a parameter; an empty one counts as not given.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let pair = self.pairs.iter().find(|(known, _)| known == name);

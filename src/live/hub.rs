@@ -13,7 +13,7 @@
 //! while, so that who is away or has left meanwhile is given it all the same. Frames that the view
 //! passes as lost wait in the same queue as deliveries, and each client is told in its turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::announced::{After, Announced};
+use super::ask::Attached;
 use super::away::Away;
 use super::channel::Channel;
 use super::encode::Form;
@@ -285,8 +286,14 @@ impl Hub {
 
     /// A new client. One of the same key and session is asked to end. `None` where the node is
     /// stopping.
-    pub fn register(&self, form: Form, key_id: &str, session: Option<&str>) -> Option<Arc<Subscriber>> {
-        self.state.lock().register(form, key_id, session)
+    pub fn register(
+        &self,
+        form: Form,
+        key_id: &str,
+        session: Option<&str>,
+        attached: Option<Attached>,
+    ) -> Option<Arc<Subscriber>> {
+        self.state.lock().register(form, key_id, session, attached)
     }
 
     /// Forgets a client.
@@ -395,6 +402,36 @@ impl Hub {
         for entry in self.state.lock().entries.values() {
             if !is_live(entry.subscriber.key_id()) {
                 entry.subscriber.ask_to_end(End::Revoked);
+            }
+        }
+    }
+
+    /// The subscriptions that clients were opened with: the oldest state of each, by account and id.
+    #[must_use]
+    pub fn attached(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut all: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        let state = self.state.lock();
+        for Attached { account, id, version } in
+            state.entries.values().filter_map(|entry| entry.subscriber.attached())
+        {
+            let oldest = all.entry(account.clone()).or_default().entry(id.clone()).or_insert(*version);
+            *oldest = (*oldest).min(*version);
+        }
+        all
+    }
+
+    /// Asks the clients that were opened with an older state of a subscription to end; all of it,
+    /// where there is none any more.
+    pub fn end_attached(&self, account: &str, id: &str, version: Option<u64>) {
+        let is_older = |attached: &Attached| {
+            attached.account == account
+                && attached.id == id
+                && version.is_none_or(|version| attached.version < version)
+        };
+        let end = if version.is_some() { End::Changed } else { End::Deleted };
+        for entry in self.state.lock().entries.values() {
+            if entry.subscriber.attached().is_some_and(is_older) {
+                entry.subscriber.ask_to_end(end);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::ask::Attached;
 use super::channel::Channel;
 use super::encode::{Encoded, Form, Piece};
 use super::interest::Interest;
@@ -43,12 +44,13 @@ impl Index {
         form: Form,
         key_id: &str,
         session: Option<&str>,
+        attached: Option<Attached>,
     ) -> Option<Arc<Subscriber>> {
         if self.ending {
             return None;
         }
         self.ids += 1;
-        let subscriber = Arc::new(Subscriber::new(self.ids, form, key_id));
+        let subscriber = Arc::new(Subscriber::new(self.ids, form, key_id, attached));
         let session = session.map(|session| (key_id.to_owned(), session.to_owned()));
         if let Some(session) = &session {
             let before = self.sessions.insert(session.clone(), subscriber.id());

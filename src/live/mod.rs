@@ -27,6 +27,7 @@
 
 mod activity;
 mod announced;
+mod ask;
 mod away;
 mod bars;
 mod bell;
@@ -54,6 +55,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use activity::{Active, Activity, By, Mover};
+pub use ask::{Attached, StreamAsk};
 pub use bars::{AskId, BarCounts, BarLimits, BarsEffect, OpenBars};
 pub use bell::Bell;
 pub use channel::Channel;
@@ -68,7 +70,7 @@ pub use outbox::Taken;
 pub use place::{Place, Start};
 pub use scans::Scans;
 pub use screener::Screener;
-pub use stream::{Next, Stream, StreamAsk};
+pub use stream::{Next, Stream};
 pub use subscriber::{End, Personal, Picker, Subscriber};
 
 use crate::market::Nanos;
@@ -162,7 +164,8 @@ impl Live {
         if max > 0 && !takes_over && self.hub.clients_of(ask.key_id) >= max {
             return Err(NoStream::TooMany);
         }
-        let subscriber = self.hub.register(ask.form, ask.key_id, ask.session).ok_or(NoStream::Stopping)?;
+        let registered = self.hub.register(ask.form, ask.key_id, ask.session, ask.attached);
+        let subscriber = registered.ok_or(NoStream::Stopping)?;
         subscriber.personalize(|personal| *personal = ask.personal);
         Ok(Stream::new(Arc::clone(self), subscriber))
     }

@@ -18,12 +18,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::announced::{After, Chunk};
 use super::cursor::Cursor;
-use super::encode::{Encoded, Form};
+use super::encode::Encoded;
 use super::gap::{Gap, GapReason};
 use super::interest::Interest;
 use super::outbox::Taken;
 use super::place::{Place, Start, meet};
-use super::subscriber::{End, Personal, Subscriber};
+use super::subscriber::{End, Subscriber};
 use super::{Live, Share};
 use crate::market::{Nanos, Row};
 use crate::store::StoreError;
@@ -38,18 +38,6 @@ pub enum Next {
     Gap(Gap),
     /// It is over.
     End(End),
-}
-
-/// What a client wants of a stream.
-pub struct StreamAsk<'a> {
-    /// The bytes.
-    pub form: Form,
-    /// The key by which it was admitted.
-    pub key_id: &'a str,
-    /// The name of its session, of which a newer connection takes over.
-    pub session: Option<&'a str>,
-    /// What is done for it alone.
-    pub personal: Personal,
 }
 
 /// A part of the interest that is to be given from some start before it joins the hub.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::ask::Attached;
 use super::bell::Bell;
 use super::channel::Channel;
 use super::encode::{Encoded, Form, Piece};
@@ -32,6 +33,10 @@ pub enum End {
     Revoked,
     /// Another connection has taken over its session.
     TakenOver,
+    /// The subscription that it was opened with was changed; the client connects again.
+    Changed,
+    /// The same was deleted.
+    Deleted,
 }
 
 /// Picks ticks for one client.
@@ -80,17 +85,19 @@ pub struct Subscriber {
     id: u64,
     form: Form,
     key_id: String,
+    attached: Option<Box<Attached>>,
     inbox: Mutex<Inbox>,
     wake: Bell,
     is_personal: AtomicBool,
 }
 
 impl Subscriber {
-    pub(super) fn new(id: u64, form: Form, key_id: &str) -> Self {
+    pub(super) fn new(id: u64, form: Form, key_id: &str, attached: Option<Attached>) -> Self {
         Self {
             id,
             form,
             key_id: key_id.to_owned(),
+            attached: attached.map(Box::new),
             inbox: Mutex::default(),
             wake: Bell::default(),
             is_personal: AtomicBool::new(false),
@@ -127,6 +134,11 @@ impl Subscriber {
     #[must_use]
     pub fn key_id(&self) -> &str {
         &self.key_id
+    }
+
+    /// The subscription that it was opened with, where it was.
+    pub(super) fn attached(&self) -> Option<&Attached> {
+        self.attached.as_deref()
     }
 
     /// Queues a message of its own.

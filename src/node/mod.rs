@@ -37,7 +37,7 @@ use crate::ingest::{Intake, IntakeConfig};
 use crate::live::BarLimits;
 use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, StoreError};
-use crate::subs::Subs;
+use crate::subs::{Subs, run_attached};
 use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics};
@@ -177,15 +177,17 @@ impl Node {
             bars: BarLimits::of(&config.live, &config.ingest),
         };
         let parts = live::start(&config.live, &ground, &stop, &tasks);
-        let draining = CancellationToken::new();
+        let (draining, subs) = (CancellationToken::new(), subs(&config, &storage, &clocks));
         let streams = Arc::clone(&parts.streams);
+        let hubs = vec![Arc::clone(&streams.live), Arc::clone(&streams.test)];
+        tasks.spawn(run_attached(Arc::clone(&subs), hubs, stop.clone()));
         let app = Arc::new(App {
             gate: Arc::clone(&gate),
             intake: Arc::clone(&intake),
             reader,
             newest: parts.newest,
             streams: parts.streams,
-            subs: subs(&config, &storage, &clocks),
+            subs,
             screener: parts.screener,
             producers: http::ingest::Producers::new(&config.ingest, draining.clone()),
         });

@@ -65,8 +65,13 @@ impl Node {
         let refresh = Duration::from_millis(self.config.access.refresh_ms);
         self.tasks.spawn(async move {
             let mut ticks = every(refresh);
-            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-                if let Err(error) = gate.keys.refresh().await {
+            loop {
+                let is_due = tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = gate.keys.changed() => false,
+                    _ = ticks.tick() => true,
+                };
+                if is_due && let Err(error) = gate.keys.refresh().await {
                     gate.metrics.access_refresh_failures.inc();
                     tracing::warn!(%error, "the API keys could not be read again");
                 }

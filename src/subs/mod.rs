@@ -10,6 +10,7 @@
 //! - **Changes.** Rows are only ever put, at a version above the one seen; who changes a row names
 //!   the version it saw, and is told where another was faster. Two nodes that change a row within
 //!   one read of it are not told apart: the later write wins.
+//!   Streams of it end ([`run_attached`]), and their clients come back to what it says then.
 //! - **Deletion** puts an empty row, which is forgotten after a day. Until then its key makes
 //!   nothing new.
 //!
@@ -18,6 +19,7 @@
 //! `subs.feed_symbols_max` symbols each, and are made anew after `subs.refresh_ms` and at each
 //! change made here. A filter remembers 48 B a symbol.
 
+mod attached;
 mod book;
 mod channels;
 mod filter;
@@ -28,12 +30,13 @@ mod tests;
 
 use std::time::Duration;
 
+pub use attached::run_attached;
 pub use book::{Listed, Subs, SubsError};
 pub use channels::Channels;
 pub use filter::{Filter, FilterSpec, Move};
 pub use plan::{Plan, TooMany};
 
-use crate::live::{Channel, Interest, Personal};
+use crate::live::{Attached, Channel, Interest, Personal};
 use crate::market::{Nanos, Row, Symbol};
 
 /// Which symbols a subscription is for.
@@ -138,4 +141,12 @@ pub struct Subscription {
     pub version: u64,
     /// A digest of the terms it was made with, by which a repeated request is known.
     asked: [u8; 16],
+}
+
+impl Subscription {
+    /// The state that a stream of it is opened with.
+    #[must_use]
+    pub fn attached(&self) -> Attached {
+        Attached { account: self.account.clone(), id: self.id.clone(), version: self.version }
+    }
 }

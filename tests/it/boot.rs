@@ -87,6 +87,24 @@ async fn the_files_of_a_node_are_there_as_long_as_they_are_true() {
     assert!(ready.exists() && node_file.exists());
     assert_eq!(node.stop().await, Some(0));
     assert!(!ready.exists() && !node_file.exists(), "a clean stop takes them away");
+    // The same command again has the keys of the first start, until one of them is revoked.
+    let keys = |path: &Path| -> Value {
+        let text = std::fs::read(path).expect("a file");
+        let file: Value = serde_json::from_slice(&text).expect("JSON");
+        file.get("keys").cloned().unwrap_or_default()
+    };
+    node.start().await;
+    let kept = folder.path().join("data/first-keys.json");
+    let of_first: Value = serde_json::from_slice(&std::fs::read(&kept).expect("it is kept")).expect("JSON");
+    assert!(of_first["write"]["secret"].is_string());
+    assert_eq!(keys(&ready), of_first);
+    let id = of_first["read"]["id"].as_str().expect("an id").to_owned();
+    let revoked = node.command("keys").args(["revoke", &id]).output().await.expect("it runs");
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    assert_eq!(node.stop().await, Some(0));
+    node.start().await;
+    assert_eq!(keys(&ready), Value::Null);
+    assert_eq!(node.stop().await, Some(0));
     // What a killed node left is gone before the next one could be taken for it: here the next one
     // does not even find its address.
     std::fs::write(&ready, "{}").expect("a file");

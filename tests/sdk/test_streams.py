@@ -120,9 +120,98 @@ def test_a_connection_attaches_to_a_subscription(node):
     wait_for(lambda: events.events, "the first event")
     node.post([trade("ATT", 4, s=10), trade("ATT", 5)])
     wait_for(lambda: events.ids() == [5], "what its filter lets through")
+    status, _, answer = node.request("GET", f"/v1/stream?subscription={made['id']}&trades=A")
+    assert (status, answer["field"]) == (400, "trades"), answer
     connection, _, receive = raw(node, "/v2/sip?subscription=none", headers, "json")
     assert [receive()[0].get("msg"), receive()[0].get("code")] == ["connected", 409]
     connection.close()
+
+
+def test_streams_hear_that_their_subscription_changed(node):
+    from websockets.exceptions import ConnectionClosed
+
+    def ask(method, change=None):
+        body = json.dumps(change).encode() if change else None
+        status, _, answer = node.request(method, path, body, {"Content-Type": "application/json"})
+        assert status == 200, answer
+
+    def last(events):
+        wait_for(lambda: events.ended, "the end of its stream")
+        return events.events[-1]
+
+    def ended(code, why):
+        try:
+            while receive():
+                pass
+        except ConnectionClosed as closed:
+            assert closed.rcvd.code == code and why in closed.rcvd.reason, closed
+
+    body = json.dumps({"symbols": ["CHA"], "kinds": ["trades"]}).encode()
+    made = node.request("POST", "/v1/subscriptions", body, {"Content-Type": "application/json"})[2]
+    path, of = f"/v1/subscriptions/{made['id']}", f"subscription={made['id']}"
+    other = node.request("POST", "/v1/subscriptions", body, {"Content-Type": "application/json"})[2]
+    untouched = Events(node, f"subscription={other['id']}")
+    events = Events(node, of)
+    key = node.keys["read"]
+    headers = {"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]}
+    connection, _, receive = raw(node, f"/v2/sip?{of}", headers, "json")
+    assert [receive()[0]["T"] for _ in range(3)] == ["success", "success", "subscription"]
+    wait_for(lambda: events.events and untouched.events, "the first events")
+    node.post([trade("CHA", 1)])
+    wait_for(lambda: events.ids() == [1], "the first trade")
+
+    ask("PUT", {"symbols": ["CHB"]})
+    assert last(events) == ("end", {"reason": "changed"})
+    ended(1012, "changed")
+    node.post([trade("CHA", 2), trade("CHB", 3)])
+    events = Events(node, of, events.id)
+    wait_for(lambda: events.ids() == [3], "what it says now, from where it was")
+
+    ask("PUT", {"paused": True})
+    assert last(events) == ("end", {"reason": "changed"})
+    events = Events(node, of, events.id)
+    node.post([trade("CHB", 4)])
+    time.sleep(0.3)
+    assert events.ids() == [], "nothing while it is paused"
+    before = events.id
+
+    ask("PUT", {"paused": False})
+    assert last(events) == ("end", {"reason": "changed"})
+    events = Events(node, of, before)
+    node.post([trade("CHB", 5)])
+    wait_for(lambda: events.ids()[-1:] == [5], "and what comes after")
+
+    cursor, answers = node.request("GET", f"{path}/events")[2]["cursor"], []
+    poll = threading.Thread(target=lambda: answers.append(node.request("GET", f"{path}/events?wait=20000&cursor={cursor}")))
+    poll.start()
+    connection, _, receive = raw(node, f"/v2/sip?{of}", headers, "json")
+    time.sleep(0.5)
+    ask("DELETE")
+    assert last(events) == ("end", {"reason": "deleted"})
+    ended(1008, "deleted")
+    poll.join(10)
+    assert answers and answers[0][0] == 404, answers
+    assert node.request("GET", f"{path}/events")[0] == 404
+    wait_for(lambda: untouched.ids() == [1, 2], "another subscription's stream goes on")
+    assert not untouched.ended
+
+
+def test_a_misspelt_parameter_is_told(node):
+    import websockets.sync.client as websockets
+    from websockets.exceptions import InvalidStatus
+
+    url = node.http.replace("http", "ws", 1)
+    for query, field in [("ext=1&curser=x", None), ("ext=yes", "ext"), ("cursor=nonsense", "cursor"), ("since=today", "since")]:
+        try:
+            websockets.connect(f"{url}/v2/sip?{query}").close()
+            raise AssertionError(query)
+        except InvalidStatus as refused:
+            answer = json.loads(refused.response.body)
+            assert (refused.response.status_code, answer["reason"], answer.get("field")) == (400, "address", field), answer
+    # What others send to others is let go.
+    websockets.connect(f"{url}/v2/sip?utm_source=x").close()
+    status, _, answer = node.request("GET", "/v2/sip")
+    assert status == 426 and "GET /v1/stream" in answer["message"], answer
 
 
 def test_bars_close_by_the_time_of_the_ticks(node):

@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::super::params::Params;
 use super::super::{ApiError, ApiResult, App};
 use crate::access::Identity;
-use crate::live::{ALL_SYMBOLS, Channel, Cursor, Interest, Personal, Start};
+use crate::live::{ALL_SYMBOLS, Attached, Channel, Cursor, Interest, Personal, Start};
 use crate::market::{Nanos, Symbol};
 use crate::seal::Keyring;
+use crate::subs::Subscription;
 
 /// The parameters of a stream. None of them is Alpaca's.
 #[derive(Clone, Debug, Default)]
@@ -26,19 +27,39 @@ pub(super) struct Ask {
     pub(super) subscription: Option<String>,
 }
 
+/// Their names.
+const PARAMETERS: [&str; 7] = ["ext", "cursor", "since", "conflate_ms", "session", "ticket", "subscription"];
 const SESSION_CHARACTERS_MAX: usize = 64;
 /// Conflation this long or longer is no stream.
 const CONFLATE_MS_MAX: usize = 60_000;
 
 /// Where a cursor begins.
-pub(super) fn start_of(cursor: &str, keyring: &Keyring) -> Result<Start, String> {
-    let cursor = Cursor::open(cursor, keyring).map_err(|error| format!("cursor {error}"))?;
-    Ok(Start::of(&cursor))
+///
+/// # Errors
+/// 400 that names `cursor`.
+pub(super) fn start_of(cursor: &str, keyring: &Keyring) -> ApiResult<Start> {
+    match Cursor::open(cursor, keyring) {
+        Ok(cursor) => Ok(Start::of(&cursor)),
+        Err(error) => {
+            let expected = format!("the last cursor of a stream of this service; this one {error}");
+            Err(ApiError::bad_field("cursor", cursor, expected))
+        }
+    }
 }
 
 /// Where a time begins.
-pub(super) fn start_at(time: &str) -> Result<Start, String> {
-    Nanos::parse(time.as_bytes()).map(Start::Since).map_err(|error| format!("since {error}"))
+///
+/// # Errors
+/// 400 that names `since`.
+pub(super) fn start_at(time: &str) -> ApiResult<Start> {
+    Nanos::parse(time.as_bytes()).map(Start::Since).map_err(|error| {
+        ApiError::bad_field("since", time, format!("a time such as 2024-01-03T14:30:00Z; this one {error}"))
+    })
+}
+
+fn conflate_of(params: &Params) -> ApiResult<Option<Duration>> {
+    let ms = params.count("conflate_ms", CONFLATE_MS_MAX)?;
+    Ok(ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis))
 }
 
 /// What a stream of the platform is asked for.
@@ -49,9 +70,22 @@ pub(super) struct Wanted {
     pub(super) personal: Personal,
     /// Where it begins.
     pub(super) start: Option<Start>,
+    /// The subscription that it is of.
+    pub(super) attached: Option<Attached>,
 }
 
 impl Wanted {
+    /// What a subscription is streamed with.
+    pub(super) fn of(app: &App, subscription: &Subscription, start: Option<Start>) -> Self {
+        let terms = &subscription.terms;
+        Self {
+            interest: terms.interest(),
+            personal: terms.personal(app.gate.config.subs.filter_symbols_max),
+            start,
+            attached: Some(subscription.attached()),
+        }
+    }
+
     /// Reads the query of `GET /v1/stream`: a list of symbols, or `*`, a channel; or a subscription.
     /// `last` is the cursor with which a browser comes again; it goes before the query's.
     pub(super) async fn read(
@@ -64,24 +98,18 @@ impl Wanted {
         let channels = Channel::ASKED.map(Channel::name);
         let others = ["subscription", "cursor", "since", "conflate_ms", "ticket"];
         params.only(&[&channels[..], &others[..]].concat())?;
-        let bad = |name, value, why| move |_| ApiError::bad_field(name, value, why);
-        let since = match params.get("since") {
-            Some(time) => {
-                Some(start_at(time).map_err(bad("since", time, "a time such as 2024-01-03T14:30:00Z"))?)
-            }
-            None => None,
-        };
-        let start = match last.or_else(|| params.get("cursor")) {
-            Some(cursor) => {
-                let start = start_of(cursor, app.reader.keyring());
-                Some(start.map_err(bad("cursor", cursor, "a cursor of this service"))?)
-            }
-            None => since,
-        };
+        let since = params.get("since").map(start_at).transpose()?;
+        let cursor = last.or_else(|| params.get("cursor"));
+        let cursor = cursor.map(|cursor| start_of(cursor, app.reader.keyring())).transpose()?;
+        let start = cursor.or(since);
         if let Some(id) = params.get("subscription") {
-            let terms = app.subs.get(&identity.account, id).await?.terms;
-            let personal = terms.personal(app.gate.config.subs.filter_symbols_max);
-            return Ok(Self { interest: terms.interest(), personal, start });
+            for name in channels.into_iter().chain(["conflate_ms"]) {
+                if let Some(value) = params.get(name) {
+                    let expected = "left out beside subscription, which says it";
+                    return Err(ApiError::bad_field(name, value, expected));
+                }
+            }
+            return Ok(Self::of(app, &app.subs.get(&identity.account, id).await?, start));
         }
         let mut interest = Interest::default();
         for channel in Channel::ASKED {
@@ -108,9 +136,7 @@ impl Wanted {
                 ApiError::bad_request(format!("a stream is of {expected}")).with("expected", expected)
             );
         }
-        let conflate = params.count("conflate_ms", CONFLATE_MS_MAX)?;
-        let conflate = conflate.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-        Ok(Self { interest, personal: Personal::new(conflate, None), start })
+        Ok(Self { interest, personal: Personal::new(conflate_of(&params)?, None), start, attached: None })
     }
 }
 
@@ -122,22 +148,31 @@ pub(super) fn text(time: Nanos) -> String {
 }
 
 impl Ask {
-    /// Reads a query. What it cannot read is told in words: a stream has no status to say it with.
-    /// What it does not know is let go, as SDKs may send parameters of others.
-    pub(super) fn read(query: Option<&str>, keyring: &Keyring) -> Result<Self, String> {
-        let params = Params::decode(query).map_err(|error| error.message().to_owned())?;
+    /// Reads a query. SDKs may send parameters of others: they are let go where none of ours is
+    /// there, else they may be ours misspelt.
+    ///
+    /// # Errors
+    /// 400 that names the parameter.
+    pub(super) fn read(query: Option<&str>, keyring: &Keyring) -> ApiResult<Self> {
+        let params = Params::decode(query)?;
+        if PARAMETERS.iter().any(|name| params.has(name)) {
+            params.only(&PARAMETERS)?;
+        }
         let cursor = params.get("cursor").map(|cursor| start_of(cursor, keyring)).transpose()?;
         let since = params.get("since").map(start_at).transpose()?;
         let session = params.get("session").map(str::to_owned);
-        if session.as_ref().is_some_and(|session| session.len() > SESSION_CHARACTERS_MAX) {
-            return Err(format!("session has at most {SESSION_CHARACTERS_MAX} characters"));
+        if let Some(long) = session.as_ref().filter(|session| session.len() > SESSION_CHARACTERS_MAX) {
+            let expected = format!("at most {SESSION_CHARACTERS_MAX} characters");
+            return Err(ApiError::bad_field("session", long, expected));
         }
-        let conflate =
-            params.count("conflate_ms", CONFLATE_MS_MAX).map_err(|error| error.message().to_owned())?;
-        let conflate = conflate.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
-        let ext = matches!(params.get("ext"), Some("1" | "true"));
-        let ticket = params.get("ticket").map(str::to_owned);
-        let subscription = params.get("subscription").map(str::to_owned);
-        Ok(Self { ext, start: cursor.or(since), conflate, session, ticket, subscription })
+        let ext = params.one_of("ext", &[("1", true), ("true", true), ("0", false), ("false", false)])?;
+        Ok(Self {
+            ext: ext.unwrap_or_default(),
+            start: cursor.or(since),
+            conflate: conflate_of(&params)?,
+            session,
+            ticket: params.get("ticket").map(str::to_owned),
+            subscription: params.get("subscription").map(str::to_owned),
+        })
     }
 }

@@ -18,6 +18,7 @@ use super::super::{ApiError, ApiResult, App};
 use super::ask::{self, Wanted};
 use super::sse;
 use crate::live::{Codec, End, Next, Piece, Start, Taken, payload};
+use crate::subs::SubsError;
 
 /// The longest wait, in milliseconds.
 const WAIT_MS_MAX: usize = 30_000;
@@ -37,15 +38,10 @@ pub(super) async fn events(
     let wait = params.count("wait", WAIT_MS_MAX)?.unwrap_or(0);
     let subscription = app.subs.get(&identity.account, &id).await?;
     let start = match params.get("cursor") {
-        Some(cursor) => ask::start_of(cursor, app.reader.keyring())
-            .map_err(|_| ApiError::bad_field("cursor", cursor, "the cursor of an answer before"))?,
+        Some(cursor) => ask::start_of(cursor, app.reader.keyring())?,
         None => Start::Since(subscription.created),
     };
-    let mut wanted = Wanted {
-        interest: subscription.terms.interest(),
-        personal: subscription.terms.personal(app.gate.config.subs.filter_symbols_max),
-        start: Some(start),
-    };
+    let mut wanted = Wanted::of(&app, &subscription, Some(start));
     app.streams.live.caught_up().await;
     let mut stream = sse::open(&app, &identity, &mut wanted)?;
     let bytes_max = app.gate.config.live.batch_bytes_max;
@@ -72,7 +68,9 @@ pub(super) async fn events(
             }
             Next::Message(Taken::Control(_)) => {}
             Next::Gap(gap) => gaps.push(sse::gap_json(&gap)),
-            Next::End(End::Revoked | End::TakenOver | End::Move { .. }) => break,
+            Next::End(End::Deleted) => return Err(SubsError::NoSuch(id).into()),
+            // The next poll is answered by what it says then.
+            Next::End(End::Changed | End::Revoked | End::TakenOver | End::Move { .. }) => break,
         }
     }
     let Some(cursor) = stream.cursor() else {

@@ -184,7 +184,8 @@ impl Served {
     /// Where a subscription begins: as it says itself, else as the address of the connection does.
     fn start_of(&self, wish: Wish) -> Result<Option<Start>, String> {
         if let Some(cursor) = wish.cursor {
-            return ask::start_of(&cursor, self.app.reader.keyring()).map(Some);
+            let start = ask::start_of(&cursor, self.app.reader.keyring()).map(Some);
+            return start.map_err(|_| "the cursor of the message is none of this service".to_owned());
         }
         let of_address = self.start.as_ref().filter(|(_, until)| Instant::now() <= *until);
         Ok(wish.since.map(Start::Since).or_else(|| of_address.map(|(start, _)| start.clone())))
@@ -247,6 +248,8 @@ impl Served {
             End::TakenOver => {
                 Close::With(POLICY, "another connection has taken over this session".to_owned())
             }
+            End::Changed => Close::With(RESTART, "the subscription was changed; connect again".to_owned()),
+            End::Deleted => Close::With(POLICY, "the subscription was deleted".to_owned()),
         }
     }
 

@@ -4,7 +4,7 @@
 //! (`id`). `id:` is a cursor, at most each 250 ms; a client that comes again with it as
 //! `Last-Event-ID`, as browsers do by themselves, is given what it missed. Comments are heartbeats.
 //! Events with a name: `connected`, `gap` (`from`, `to`, `reason`), `end` (why, and when to come
-//! back).
+//! back): `move`, `revoked`, `changed` and `deleted` of its subscription.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -38,6 +38,7 @@ pub(super) fn open(app: &App, identity: &Identity, wanted: &mut Wanted) -> ApiRe
         key_id: &identity.key_id,
         session: None,
         personal: std::mem::take(&mut wanted.personal),
+        attached: wanted.attached.take(),
     };
     let mut stream = app.streams.live.open(ask).map_err(|error| match error {
         NoStream::TooMany => ApiError::too_many_requests(error.to_string(), 1).with("reason", "streams"),
@@ -217,5 +218,7 @@ fn end_json(end: End) -> Bytes {
         End::Move { retry_ms } => format!("{{\"reason\":\"move\",\"retry_ms\":{retry_ms}}}"),
         End::Revoked => "{\"reason\":\"revoked\"}".to_owned(),
         End::TakenOver => "{\"reason\":\"taken_over\"}".to_owned(),
+        End::Changed => "{\"reason\":\"changed\"}".to_owned(),
+        End::Deleted => "{\"reason\":\"deleted\"}".to_owned(),
     })
 }

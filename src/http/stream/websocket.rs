@@ -15,7 +15,7 @@ use super::super::activity::Activity;
 use super::super::auth::{self, Shown, key_of_token};
 use super::super::cors;
 use super::super::{ApiError, ApiResult, App};
-use super::ask::{self, Ask};
+use super::ask::{self, Ask, Wanted};
 use super::message::{self, Code};
 use super::served::Served;
 use super::session::{Reaction, Session};
@@ -69,7 +69,7 @@ pub(super) async fn cursor(
 fn upgrade(
     app: &Arc<App>,
     feed: &str,
-    start: Result<Option<Start>, String>,
+    start: ApiResult<Option<Start>>,
     mut request: Request,
 ) -> ApiResult<Response> {
     let response = tungstenite::handshake::server::create_response_with_body(&request, Body::empty);
@@ -81,7 +81,7 @@ fn upgrade(
     let ask = Ask::read(request.uri().query(), app.reader.keyring());
     // An address that is wrong stays wrong: SDKs give up at a 4xx, and that is right here.
     let ask = start.and_then(|start| ask.map(|ask| Ask { start: start.or(ask.start.clone()), ..ask }));
-    let ask = ask.map_err(|why| ApiError::bad_request(why).with("reason", "address"))?;
+    let ask = ask.map_err(|error| error.with("reason", "address"))?;
     let feeds = &app.gate.config.live.feeds;
     let live = match feed {
         TEST_FEED => Some(&app.streams.test),
@@ -109,7 +109,10 @@ fn upgrade(
 }
 
 fn no_handshake(error: &tungstenite::Error) -> ApiError {
-    ApiError::new(StatusCode::UPGRADE_REQUIRED, format!("this is a stream over WebSocket: {error}"))
+    tracing::debug!(%error, "no handshake");
+    let message = "this address is a stream over WebSocket: ask with Upgrade: websocket, Connection: Upgrade, \
+                   Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key; `tapeline tail`, GET /v1/stream and SDKs do";
+    ApiError::new(StatusCode::UPGRADE_REQUIRED, message)
         .with("reason", "no_websocket")
         .with_header(header::UPGRADE, header::HeaderValue::from_static("websocket"))
 }
@@ -284,16 +287,16 @@ async fn open(
     ask: &Ask,
     identity: &Identity,
 ) -> Result<(Stream, Option<Interest>), NotOpen> {
-    let (mut asked, mut personal) = (None, Personal::new(ask.conflate, None));
+    let (mut asked, mut personal, mut attached) = (None, Personal::new(ask.conflate, None), None);
     if let Some(id) = &ask.subscription {
         let Ok(subscription) = app.subs.get(&identity.account, id).await else {
             return Err(NotOpen::Told(Code::InsufficientSubscription));
         };
-        personal = subscription.terms.personal(app.gate.config.subs.filter_symbols_max);
-        asked = Some(subscription.terms.interest());
+        let wanted = Wanted::of(app, &subscription, None);
+        (asked, personal, attached) = (Some(wanted.interest), wanted.personal, wanted.attached);
     }
     let (form, session) = (Form { codec, origins: ask.ext }, ask.session.as_deref());
-    let opened = live.open(StreamAsk { form, key_id: &identity.key_id, session, personal });
+    let opened = live.open(StreamAsk { form, key_id: &identity.key_id, session, personal, attached });
     let stream = opened.map_err(|error| match error {
         NoStream::TooMany => NotOpen::Told(Code::ConnectionLimitExceeded),
         NoStream::Stopping => NotOpen::Closed(Close::With(RESTART, "the node is stopping".to_owned())),

@@ -132,7 +132,7 @@ fn interest(symbols: &[&str]) -> Interest {
 
 fn ask() -> StreamAsk<'static> {
     let form = Form { codec: Codec::Json, origins: false };
-    StreamAsk { form, key_id: "key", session: None, personal: Personal::default() }
+    StreamAsk { form, key_id: "key", session: None, personal: Personal::default(), attached: None }
 }
 
 fn position(stream: &Stream) -> Option<Position> {
