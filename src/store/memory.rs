@@ -256,7 +256,7 @@ mod tests {
 
     #[tokio::test]
     async fn store_suite_in_memory() {
-        suite::store(async || Arc::new(MemoryStore::default())).await;
+        suite::store(async || Arc::new(MemoryStore::default()), suite::OtherBytes::Refused).await;
         suite::records(async || Arc::new(MemoryStore::default())).await;
     }
 }

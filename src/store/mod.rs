@@ -6,9 +6,8 @@
 //!
 //! | trait | what it keeps | backends |
 //! |---|---|---|
-//! | [`Store`] | tapes (append-only logs of frames) and this region's blocks | `embedded` |
-//! | [`Records`] | registry, marks, retired lists, gaps, keys, audit, subscriptions | `embedded` |
-//! | [`Records`] | registry, marks, retired lists, gaps, keys, audit, used tickets | `embedded` |
+//! | [`Store`] | tapes (append-only logs of frames) and this region's blocks | [`embedded`], [`cassandra`] |
+//! | [`Records`] | registry, marks, retired lists, gaps, keys, audit, subscriptions, used tickets | [`embedded`], [`cassandra`] |
 //!
 //! Every backend passes the conformance suite in `suite`; `faults` decorates any of them
 //! with failures on purpose. Every call has a deadline of its own inside the backend.
@@ -22,6 +21,7 @@ use bytes::Bytes;
 use crate::market::{Bucket, Kind, Nanos, Symbol};
 use crate::seal::SealKey;
 
+pub mod cassandra;
 pub mod embedded;
 pub mod faults;
 #[cfg(test)]
@@ -213,8 +213,10 @@ impl StoreError {
 /// empty list; it is never an error.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Appends one frame. Repeating it with the same bytes is Ok; other bytes for a seq that
-    /// is there are [`StoreErrorKind::Invalid`]. After [`StoreErrorKind::Unknown`] the frame
+    /// Appends one frame. Repeating it with the same bytes is Ok. A seq has one body, for one writer
+    /// gives it: other bytes for a seq that is there are [`StoreErrorKind::Invalid`] where the
+    /// backend looks before it writes (`embedded`), and are not noticed where that would cost a
+    /// round (`cassandra`): one of the two stays. After [`StoreErrorKind::Unknown`] the frame
     /// may or may not be there, now or later. Frames of a tape may arrive in any order.
     ///
     /// # Errors

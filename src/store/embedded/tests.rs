@@ -44,10 +44,13 @@ pub(super) fn block(symbol: &str, hour: i64, id: u8) -> (BucketKey, Vec<BlockRow
 #[tokio::test]
 async fn store_suite() {
     let mut folders: Vec<TempDir> = Vec::new();
-    suite::store(async || {
-        folders.push(tempfile::tempdir().unwrap());
-        Arc::new(open(folders.last().unwrap().path()).await.0)
-    })
+    suite::store(
+        async || {
+            folders.push(tempfile::tempdir().unwrap());
+            Arc::new(open(folders.last().unwrap().path()).await.0)
+        },
+        suite::OtherBytes::Refused,
+    )
     .await;
     suite::records(async || {
         folders.push(tempfile::tempdir().unwrap());

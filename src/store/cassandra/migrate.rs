@@ -1,0 +1,313 @@
+//! Migrations: what `cql/` asks for, brought about once, by one node at a time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use scylla::statement::Consistency;
+use scylla::statement::SerialConsistency;
+use scylla::statement::unprepared::Statement;
+use tokio::time::{Instant, sleep};
+
+use super::errors;
+use super::schema::{Layout, MIGRATIONS, Migration};
+use super::session::{CassandraOptions, Cluster};
+use crate::market::Nanos;
+use crate::store::StoreError;
+
+/// How a migration stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is to be applied.
+    Pending,
+    /// It was applied.
+    Applied {
+        /// When.
+        at: Nanos,
+    },
+    /// It was applied from another text.
+    Changed {
+        /// The checksum of that text.
+        applied: String,
+    },
+    /// A newer program applied it; this one does not know it.
+    Unknown,
+}
+
+/// A migration of a scope, and how it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// `shared`, or `region NAME`.
+    pub scope: String,
+    /// Its number.
+    pub number: u16,
+    /// Its name.
+    pub name: String,
+    /// The checksum of this program's text; none where it does not know it.
+    pub checksum: String,
+    /// How it stands.
+    pub standing: Standing,
+    /// What it runs.
+    pub statements: Vec<String>,
+}
+
+/// A lock that is not renewed ends after so long.
+const LOCK_TTL_S: i32 = 60;
+/// Between two tries to take it.
+const LOCK_AGAIN: Duration = Duration::from_millis(500);
+/// A statement that the database did not take is tried so often: nodes that do not answer are
+/// waited for.
+const TRIES: u32 = 5;
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+const LOCK: &str = "migrations";
+
+/// The schema of a cluster.
+pub struct Schema {
+    cluster: Cluster,
+    layout: Layout,
+}
+
+impl Schema {
+    /// Connects.
+    ///
+    /// # Errors
+    /// `Unknown` where the cluster cannot be reached; `Invalid` where it has no such datacenter.
+    pub async fn connect(options: &CassandraOptions) -> Result<Self, StoreError> {
+        Ok(Self { cluster: Cluster::connect(options).await?, layout: options.layout.clone() })
+    }
+
+    /// What stands how, in order.
+    ///
+    /// # Errors
+    /// `Unknown`.
+    pub async fn status(&self) -> Result<Vec<Step>, StoreError> {
+        steps(&self.cluster, &self.layout).await
+    }
+
+    /// Applies what is pending, telling each migration before it begins. Waits for another node that
+    /// applies, at most `patience`.
+    ///
+    /// # Errors
+    /// `Invalid` where something was applied from another text, or by a newer program; `Refused`
+    /// where another node does not finish; `Unknown`.
+    pub async fn apply(
+        &self,
+        patience: Duration,
+        mut telling: impl FnMut(&Step) + Send,
+    ) -> Result<usize, StoreError> {
+        for statement in self.layout.foundations(self.cluster.dialect) {
+            self.define(&statement).await?;
+        }
+        let owner = format!("{:016x}", rand::random::<u64>());
+        self.lock(&owner, patience).await?;
+        let applied = self.apply_locked(&owner, &mut telling).await;
+        let release =
+            format!("DELETE FROM {}.locks WHERE name = '{LOCK}' IF owner = '{owner}'", self.layout.control());
+        if let Err(error) = self.agree(&release).await {
+            tracing::warn!(%error, "the lock of the migrations was not given back; it ends by itself within a minute");
+        }
+        applied
+    }
+
+    async fn apply_locked(
+        &self,
+        owner: &str,
+        telling: &mut (impl FnMut(&Step) + Send),
+    ) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for step in self.status().await? {
+            check_known(&step)?;
+            if step.standing != Standing::Pending {
+                continue;
+            }
+            telling(&step);
+            for statement in &step.statements {
+                self.renew(owner).await?;
+                self.define(statement).await?;
+            }
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let values = (
+                step.scope,
+                i32::from(step.number),
+                step.name,
+                step.checksum,
+                i64::try_from(now.as_nanos()).unwrap_or_default(),
+            );
+            let insert = format!(
+                "INSERT INTO {}.schema_migrations (scope, number, name, checksum, applied) VALUES (?, ?, ?, ?, ?)",
+                self.layout.control()
+            );
+            let mut insert = Statement::new(insert);
+            insert.set_consistency(Consistency::EachQuorum);
+            insert.set_is_idempotent(true);
+            let written = self.cluster.session().query_unpaged(insert, values).await;
+            written.map_err(|error| errors::of_write("a migration", &error))?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    async fn define(&self, statement: &str) -> Result<(), StoreError> {
+        let mut tries = 1;
+        loop {
+            match self.cluster.define(statement).await {
+                Ok(()) => return Ok(()),
+                Err(error) if tries >= TRIES => return Err(errors::of_write(statement, &error)),
+                Err(error) => tracing::warn!(%error, "a change of the schema is tried again"),
+            }
+            tries += 1;
+            sleep(TRY_AGAIN).await;
+        }
+    }
+
+    async fn lock(&self, owner: &str, patience: Duration) -> Result<(), StoreError> {
+        let until = Instant::now() + patience;
+        let take = format!(
+            "INSERT INTO {}.locks (name, owner) VALUES ('{LOCK}', '{owner}') IF NOT EXISTS USING TTL {LOCK_TTL_S}",
+            self.layout.control()
+        );
+        loop {
+            match self.agree(&take).await {
+                Ok(true) => return Ok(()),
+                // Somebody else has it, or nobody knows whether it was taken: both end by themselves.
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the lock of the migrations is tried again"),
+            }
+            if Instant::now() >= until {
+                return Err(StoreError::refused(
+                    "another node is applying migrations and has not finished; try again",
+                ));
+            }
+            sleep(LOCK_AGAIN).await;
+        }
+    }
+
+    async fn renew(&self, owner: &str) -> Result<(), StoreError> {
+        let renew = format!(
+            "UPDATE {}.locks USING TTL {LOCK_TTL_S} SET owner = '{owner}' WHERE name = '{LOCK}' IF owner = '{owner}'",
+            self.layout.control()
+        );
+        match self.agree(&renew).await? {
+            true => Ok(()),
+            false => {
+                Err(StoreError::refused("the lock of the migrations was lost to another node; try again"))
+            }
+        }
+    }
+
+    /// A majority of all replicas agrees; whether it was applied.
+    async fn agree(&self, text: &str) -> Result<bool, StoreError> {
+        let mut statement = Statement::new(text);
+        statement.set_consistency(Consistency::Quorum);
+        statement.set_serial_consistency(Some(SerialConsistency::Serial));
+        let answer = self.cluster.session().query_unpaged(statement, &[]).await;
+        let answer = answer.map_err(|error| errors::of_write("the lock of the migrations", &error))?;
+        super::records::applied(
+            answer.into_rows_result().map_err(|error| errors::of_rows("the lock", &error))?,
+        )
+    }
+}
+
+/// Whether the schema is what this program needs.
+///
+/// # Errors
+/// `Invalid` with what is missing or other, and what to do.
+pub(super) async fn verify(cluster: &Cluster, layout: &Layout) -> Result<(), StoreError> {
+    for step in steps(cluster, layout).await? {
+        check_known(&step)?;
+        if step.standing == Standing::Pending {
+            return Err(StoreError::invalid(format!(
+                "migration {:04}_{} ({}) is not applied: run `tapeline migrate apply`",
+                step.number, step.name, step.scope
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_known(step: &Step) -> Result<(), StoreError> {
+    let (number, name, scope) = (step.number, &step.name, &step.scope);
+    match &step.standing {
+        Standing::Pending | Standing::Applied { .. } => Ok(()),
+        Standing::Changed { applied } => Err(StoreError::invalid(format!(
+            "migration {number:04}_{name} ({scope}) was applied from another text ({applied}) than this program has ({}): \
+             run the program that applied it, or one that knows the change",
+            step.checksum
+        ))),
+        Standing::Unknown => Err(StoreError::invalid(format!(
+            "migration {number:04}_{name} ({scope}) was applied by a newer program: run that one"
+        ))),
+    }
+}
+
+async fn steps(cluster: &Cluster, layout: &Layout) -> Result<Vec<Step>, StoreError> {
+    let mut steps = Vec::new();
+    let mut applied: BTreeMap<(String, i32), (String, String, i64)> = applied(cluster, layout).await?;
+    for migration in MIGRATIONS {
+        let scope = layout.scope(migration.scope);
+        let standing = match applied.remove(&(scope.clone(), i32::from(migration.number))) {
+            None => Standing::Pending,
+            Some((_, checksum, at)) if checksum == migration.checksum() => {
+                Standing::Applied { at: Nanos(at) }
+            }
+            Some((_, checksum, _)) => Standing::Changed { applied: checksum },
+        };
+        let Migration { number, name, .. } = migration;
+        let (name, checksum) = (name.to_owned(), migration.checksum());
+        steps.push(Step {
+            scope,
+            number,
+            name,
+            checksum,
+            standing,
+            statements: migration.statements(layout, cluster.dialect),
+        });
+    }
+    for ((scope, number), (name, ..)) in applied {
+        let number = u16::try_from(number).unwrap_or(u16::MAX);
+        steps.push(Step {
+            scope,
+            number,
+            name,
+            checksum: String::new(),
+            standing: Standing::Unknown,
+            statements: Vec::new(),
+        });
+    }
+    Ok(steps)
+}
+
+type Applied = BTreeMap<(String, i32), (String, String, i64)>;
+
+async fn applied(cluster: &Cluster, layout: &Layout) -> Result<Applied, StoreError> {
+    let session = cluster.session();
+    let what = "the migrations that were applied";
+    let mut there = Statement::new(
+        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'schema_migrations'",
+    );
+    there.set_is_idempotent(true);
+    let answer = session.query_unpaged(there, (layout.control(),)).await;
+    let answer = answer.map_err(|error| errors::of_read(what, &error))?;
+    let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
+    if rows.rows_num() == 0 {
+        return Ok(Applied::new());
+    }
+    let mut all = Applied::new();
+    for scope in [super::schema::Scope::Shared, super::schema::Scope::Region].map(|scope| layout.scope(scope))
+    {
+        let text = format!(
+            "SELECT number, name, checksum, applied FROM {}.schema_migrations WHERE scope = ?",
+            layout.control()
+        );
+        let mut statement = Statement::new(text);
+        statement.set_consistency(Consistency::LocalQuorum);
+        statement.set_is_idempotent(true);
+        let answer = session.query_unpaged(statement, (&scope,)).await;
+        let answer = answer.map_err(|error| errors::of_read(what, &error))?;
+        let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
+        for row in rows.rows::<(i32, String, String, i64)>().map_err(|error| errors::of_rows(what, &error))? {
+            let (number, name, checksum, at) = row.map_err(|error| errors::of_rows(what, &error))?;
+            all.insert((scope.clone(), number), (name, checksum, at));
+        }
+    }
+    Ok(all)
+}
