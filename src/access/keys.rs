@@ -80,7 +80,7 @@ impl Identity {
 pub struct NewKey {
     /// The key.
     pub row: KeyRow,
-    /// The secret, to be shown once.
+    /// The secret, of which only a hash is stored.
     pub secret: SecretString,
 }
 

@@ -1,7 +1,7 @@
 //! API keys, accounts, scopes, rate limits, tickets, audit.
 //!
 //! A key is a public id (`TL` and 18 characters of base32) and a secret of 256 random bits,
-//! shown once. Stored is a hash of the secret; slow hashing would guard nothing, for the
+//! told when it is made. Stored is a hash of the secret; slow hashing would guard nothing, for the
 //! secret cannot be guessed, and would be a lever to overload the node. A key belongs to an
 //! account, which outlives it: rotation makes another key of the same account, and producers
 //! keep their identity.

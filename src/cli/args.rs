@@ -204,6 +204,7 @@ impl ClientArgs {
         let url = self.url.clone().or(Some(file.http).filter(|url| !url.is_empty())).or(environment.url);
         let url = url_of(url.as_deref().unwrap_or("http://127.0.0.1:8080"))?;
         let are_given = self.key_id.is_some() || self.secret_file.is_some();
+        let has_none = self.ready_file.as_ref().filter(|_| file.keys.is_none());
         if let Some(ReadyKeys { read, write }) = file.keys.filter(|_| !are_given) {
             let KeyPair { id: key_id, secret } = if what == Use::Read { read } else { write };
             return Ok(Client { url, key_id, secret, ca });
@@ -211,7 +212,7 @@ impl ClientArgs {
         let next = "make one with `tapeline keys create --scope md:read --scope ticks:write`, then set \
                     TAPELINE_KEY_ID and TAPELINE_SECRET";
         let no = |what: &str| {
-            let in_file = self.ready_file.as_ref().map(|path| format!(" (and {} has none)", path.display()));
+            let in_file = has_none.map(|path| format!(" (and {} has none)", path.display()));
             CliError::usage(format!("no {what} is given{}", in_file.unwrap_or_default())).next(next)
         };
         let key_id = self.key_id.clone().or(environment.key_id).ok_or_else(|| no("key id"))?;

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -107,7 +107,10 @@ impl ReadyKeys {
     /// # Errors
     /// What the system says.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        write(&self.to_json(), path)
+        write(&self.to_json(), path)?;
+        // The keys are on the disk already: so is this, or they would be nobody's.
+        File::open(path)?.sync_all()?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     }
 
     /// Reads the file; `None` where there is none.
@@ -119,6 +122,9 @@ impl ReadyKeys {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             text => text?,
         };
+        if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+            return Err(io::Error::other("others may read it: chmod 600, or remove it and revoke its keys"));
+        }
         let keys = Self::of_json(&serde_json::from_slice(&text)?);
         let no_keys = || io::Error::new(io::ErrorKind::InvalidData, "it has no \"read\" and \"write\" key");
         Ok(Some(keys.ok_or_else(no_keys)?))
@@ -217,6 +223,9 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let kept = ReadyKeys::read(&path).unwrap().unwrap();
         assert_eq!((kept.read.id.as_str(), kept.write.secret.expose_secret()), ("r", "secret of w"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(ReadyKeys::read(&path).unwrap_err().to_string().contains("chmod 600"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "{\"read\": {}}").unwrap();
         assert!(ReadyKeys::read(&path).unwrap_err().to_string().contains("\"write\""));
     }

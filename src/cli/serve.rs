@@ -68,6 +68,8 @@ pub(super) struct Running {
     pub(super) keys: Option<ReadyKeys>,
     /// This start made the keys.
     are_new: bool,
+    /// Where it has put them.
+    kept_in: Option<PathBuf>,
     config: Arc<Config>,
     ready_file: Option<PathBuf>,
     stop: Stop,
@@ -92,7 +94,8 @@ impl Running {
             tracing::info!("told to stop before the node had started");
             return Ok(None);
         };
-        let mut running = Self { node: node?, keys: None, are_new: false, config, ready_file, stop };
+        let mut running =
+            Self { node: node?, keys: None, are_new: false, kept_in: None, config, ready_file, stop };
         running.node_file(true).write(&running.node_file_path())?;
         running.find_keys(of).await?;
         Ok(Some(running))
@@ -107,7 +110,12 @@ impl Running {
         if let Some([read, write]) = made {
             let keys = ReadyKeys { read: pair(read), write: pair(write) };
             if of == PairAccount::First {
-                keys.write(&path)?;
+                match keys.write(&path) {
+                    Ok(()) => self.kept_in = Some(path),
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "the first keys are not kept: only this start tells them");
+                    }
+                }
             }
             (self.keys, self.are_new) = (Some(keys), true);
             return Ok(());
@@ -142,13 +150,12 @@ impl Running {
     fn greeting(&self) -> String {
         let mut text = format!("serving   {}\nadmin     http://{}\n", self.node.url(), self.node.admin());
         if let Some(keys) = self.keys.as_ref().filter(|_| self.are_new) {
-            let kept = ReadyKeys::path_in(&self.config.node.data);
             text.push_str("The first start made two keys:\n");
             text.push_str(&shown(keys));
-            text.push_str(&format!(
-                "They stay in {}, for you alone; remove it to keep them elsewhere.\n",
-                kept.display()
-            ));
+            text.push_str(&match &self.kept_in {
+                Some(path) => format!("They stay in {}; remove it to keep them elsewhere.\n", path.display()),
+                None => "Their secrets are shown this once.\n".to_owned(),
+            });
         }
         text
     }

@@ -97,6 +97,9 @@ pub(super) async fn run(args: TailArgs) -> Result<(), CliError> {
     }
 }
 
+/// Ticks that are told apart behind a cut, at most; more are printed again.
+const REPEATED_MAX: usize = 262_144;
+
 struct Tail {
     args: TailArgs,
     printed: u64,
@@ -111,6 +114,7 @@ struct Tail {
 /// An event under way.
 #[derive(Default)]
 struct Event {
+    id: Option<String>,
     name: String,
     data: String,
 }
@@ -155,7 +159,8 @@ impl Tail {
                 }
             };
             let response = connection.open(make, |why| self.progress.waiting(why)).await?;
-            self.repeated = std::mem::take(&mut self.since_cursor);
+            let came = std::mem::take(&mut self.since_cursor);
+            self.repeated.extend(came.into_iter().take(REPEATED_MAX.saturating_sub(self.repeated.len())));
             self.read(response, out).await?;
             if self.is_done() {
                 return Ok(out.flush()?);
@@ -191,10 +196,7 @@ impl Tail {
     fn line(&mut self, line: &str, event: &mut Event, out: &mut impl Write) -> Result<(), TailError> {
         let (field, value) = line.split_once(": ").unwrap_or((line, ""));
         match field {
-            "id" => {
-                self.cursor = Some(value.to_owned());
-                self.since_cursor.clear();
-            }
+            "id" => event.id = Some(value.to_owned()),
             "event" => value.clone_into(&mut event.name),
             "data" => value.clone_into(&mut event.data),
             "" if line.is_empty() => return self.event(&std::mem::take(event), out),
@@ -205,6 +207,11 @@ impl Tail {
 
     fn event(&mut self, event: &Event, out: &mut impl Write) -> Result<(), TailError> {
         let bad = |error: serde_json::Error| ClientError::Answer(error.to_string());
+        // The cursor of who has had all of this event: one that was cut off moves nothing.
+        if let Some(id) = &event.id {
+            self.cursor = Some(id.clone());
+            self.since_cursor.clear();
+        }
         match event.name.as_str() {
             "" if event.data.is_empty() => {}
             "" => {

@@ -1,6 +1,8 @@
 //! Query parameters: decoded, each known and given once, and read into types. And headers that
 //! several doors read.
 
+use std::ops::RangeInclusive;
+
 use axum::http::HeaderMap;
 
 use super::ApiError;
@@ -51,13 +53,15 @@ impl Params {
     /// # Errors
     /// 400 `unexpected parameter(s): …`.
     pub(super) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
-        let given = self.pairs.iter().map(|(name, _)| name.as_str());
-        let unexpected: Vec<_> = given.filter(|name| !names.contains(name)).map(beginning).collect();
-        if unexpected.is_empty() {
-            return Ok(());
-        }
-        let message = format!("unexpected parameter(s): {}", unexpected.join(", "));
-        Err(ApiError::bad_request(message).with("expected", names.join(", ")))
+        let mut unexpected = self.pairs.iter().filter(|(name, _)| !names.contains(&name.as_str()));
+        let Some((first, value)) = unexpected.next() else { return Ok(()) };
+        let others = unexpected.map(|(name, _)| beginning(name));
+        let all: Vec<_> = std::iter::once(beginning(first)).chain(others).collect();
+        let message = format!("unexpected parameter(s): {}", all.join(", "));
+        Err(ApiError::bad_request(message)
+            .with("field", beginning(first))
+            .with("value", beginning(value))
+            .with("expected", names.join(", ")))
     }
 
     /// Whether a parameter was given, be it empty.
@@ -114,13 +118,26 @@ impl Params {
     /// # Errors
     /// 400 that says so.
     pub(super) fn count(&self, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
+        self.number_in(name, 1..=most)
+    }
+
+    /// A whole number from 0 to `most`.
+    ///
+    /// # Errors
+    /// 400 that says so.
+    pub(super) fn number(&self, name: &str, most: usize) -> Result<Option<usize>, ApiError> {
+        self.number_in(name, 0..=most)
+    }
+
+    fn number_in(&self, name: &str, range: RangeInclusive<usize>) -> Result<Option<usize>, ApiError> {
         let Some(value) = self.get(name) else {
             return Ok(None);
         };
-        let number = value.parse().ok().filter(|number| (1..=most).contains(number));
-        number
-            .map(Some)
-            .ok_or_else(|| ApiError::bad_field(name, value, format!("a whole number from 1 to {most}")))
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| {
+            let (least, most) = range.into_inner();
+            ApiError::bad_field(name, value, format!("a whole number from {least} to {most}"))
+        })
     }
 
     /// A time, or a calendar day, which is taken to be one in New York.

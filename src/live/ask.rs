@@ -18,12 +18,12 @@ pub struct StreamAsk<'a> {
 }
 
 /// A state of a subscription.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attached {
     /// Whose it is.
     pub account: String,
     /// Its id.
     pub id: String,
-    /// The state.
-    pub version: u64,
+    /// A digest of what it delivers.
+    pub delivers: [u8; 16],
 }

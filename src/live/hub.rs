@@ -13,7 +13,7 @@
 //! while, so that who is away or has left meanwhile is given it all the same. Frames that the view
 //! passes as lost wait in the same queue as deliveries, and each client is told in its turn.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -296,6 +296,11 @@ impl Hub {
         self.state.lock().register(form, key_id, session, attached)
     }
 
+    /// A client says which session it is of: the one before is asked to end.
+    pub(super) fn take_over(&self, subscriber: &Subscriber, session: &str) {
+        self.state.lock().take_over(subscriber, session);
+    }
+
     /// Forgets a client.
     pub fn unregister(&self, subscriber: &Subscriber) {
         self.state.lock().unregister(subscriber);
@@ -406,31 +411,22 @@ impl Hub {
         }
     }
 
-    /// The subscriptions that clients were opened with: the oldest state of each, by account and id.
+    /// The states of subscriptions that clients were opened with, each once.
     #[must_use]
-    pub fn attached(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
-        let mut all: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    pub fn attached(&self) -> BTreeSet<Attached> {
         let state = self.state.lock();
-        for Attached { account, id, version } in
-            state.entries.values().filter_map(|entry| entry.subscriber.attached())
-        {
-            let oldest = all.entry(account.clone()).or_default().entry(id.clone()).or_insert(*version);
-            *oldest = (*oldest).min(*version);
-        }
-        all
+        state.entries.values().filter_map(|entry| entry.subscriber.attached().cloned()).collect()
     }
 
-    /// Asks the clients that were opened with an older state of a subscription to end; all of it,
-    /// where there is none any more.
-    pub fn end_attached(&self, account: &str, id: &str, version: Option<u64>) {
-        let is_older = |attached: &Attached| {
-            attached.account == account
-                && attached.id == id
-                && version.is_none_or(|version| attached.version < version)
+    /// Asks the clients of a subscription to end that were opened when it delivered something else than
+    /// it does; all of them, where there is none any more.
+    pub fn end_attached(&self, account: &str, id: &str, delivers: Option<[u8; 16]>) {
+        let is_other = |attached: &Attached| {
+            attached.account == account && attached.id == id && Some(attached.delivers) != delivers
         };
-        let end = if version.is_some() { End::Changed } else { End::Deleted };
+        let end = if delivers.is_some() { End::Changed } else { End::Deleted };
         for entry in self.state.lock().entries.values() {
-            if entry.subscriber.attached().is_some_and(is_older) {
+            if entry.subscriber.attached().is_some_and(is_other) {
                 entry.subscriber.ask_to_end(end);
             }
         }

@@ -51,16 +51,27 @@ impl Index {
         }
         self.ids += 1;
         let subscriber = Arc::new(Subscriber::new(self.ids, form, key_id, attached));
-        let session = session.map(|session| (key_id.to_owned(), session.to_owned()));
-        if let Some(session) = &session {
-            let before = self.sessions.insert(session.clone(), subscriber.id());
-            if let Some(entry) = before.and_then(|id| self.entries.get(&id)) {
-                entry.subscriber.ask_to_end(End::TakenOver);
-            }
-        }
-        let entry = Entry { subscriber: Arc::clone(&subscriber), joined: Interest::default(), session };
+        let entry = Entry { subscriber: Arc::clone(&subscriber), joined: Interest::default(), session: None };
         self.entries.insert(subscriber.id(), entry);
+        if let Some(session) = session {
+            self.take_over(&subscriber, session);
+        }
         Some(subscriber)
+    }
+
+    /// The client is the one of a session of its key; the one before is asked to end.
+    pub(super) fn take_over(&mut self, subscriber: &Subscriber, session: &str) {
+        let session = (subscriber.key_id().to_owned(), session.to_owned());
+        let before = self.sessions.insert(session.clone(), subscriber.id());
+        if let Some(entry) = before.filter(|id| *id != subscriber.id()).and_then(|id| self.entries.get(&id)) {
+            entry.subscriber.ask_to_end(End::TakenOver);
+        }
+        let Some(entry) = self.entries.get_mut(&subscriber.id()) else { return };
+        if let Some(own) = entry.session.replace(session.clone()).filter(|own| *own != session)
+            && self.sessions.get(&own) == Some(&subscriber.id())
+        {
+            self.sessions.remove(&own);
+        }
     }
 
     pub(super) fn unregister(&mut self, subscriber: &Subscriber) {

@@ -42,13 +42,14 @@ mod latest;
 mod newest;
 mod outbox;
 mod place;
+mod replay;
 mod scans;
 mod screener;
 mod stream;
 mod subscriber;
 pub mod tasks;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::Live;
 use super::announced::{After, Chunk};
 use super::cursor::Cursor;
 use super::encode::Encoded;
@@ -23,11 +24,11 @@ use super::gap::{Gap, GapReason};
 use super::interest::Interest;
 use super::outbox::Taken;
 use super::place::{Place, Start, meet};
+use super::replay::{Finding, Job, Replay, Running};
 use super::subscriber::{End, Subscriber};
-use super::{Live, Share};
 use crate::market::{Nanos, Row};
 use crate::store::StoreError;
-use crate::tape::{Delivery, Follower, Frame, Position, Resume, ResumeConfig, ResumeStep};
+use crate::tape::{Delivery, Follower, Position, Resume, ResumeConfig, ResumeStep};
 
 /// What a stream comes to next.
 #[derive(Debug)]
@@ -40,37 +41,6 @@ pub enum Next {
     End(End),
 }
 
-/// A part of the interest that is to be given from some start before it joins the hub.
-struct Job {
-    interest: Interest,
-    start: Start,
-}
-
-enum Replay {
-    /// The Position of a time is looked for.
-    Finding(Box<Finding>),
-    Running(Box<Running>),
-}
-
-struct Finding {
-    interest: Interest,
-    since: Nanos,
-    told: Nanos,
-    found: AbortOnDropHandle<Result<Position, StoreError>>,
-}
-
-struct Running {
-    interest: Interest,
-    since: Nanos,
-    /// The bars announced until then are not lacking.
-    told: Nanos,
-    resume: Resume,
-    read: Option<AbortOnDropHandle<Option<Vec<Arc<Frame>>>>>,
-    again: Option<Instant>,
-    /// Its share of the memory of all replays.
-    _share: Share,
-}
-
 /// One client's stream.
 pub struct Stream {
     live: Arc<Live>,
@@ -79,6 +49,8 @@ pub struct Stream {
     asked: Interest,
     jobs: VecDeque<Job>,
     replay: Option<Replay>,
+    /// Where it begins once it asks for something.
+    held: Option<Start>,
     /// Where it was when it ended.
     left_at: Option<Place>,
     /// It ended before it was known where it begins.
@@ -97,7 +69,7 @@ const STEPS: usize = 64;
 impl Stream {
     pub(super) fn new(live: Arc<Live>, subscriber: Arc<Subscriber>) -> Self {
         let (jobs, asked) = (VecDeque::new(), Interest::default());
-        Self { live, subscriber, asked, jobs, replay: None, left_at: None, is_nowhere: false }
+        Self { live, subscriber, asked, jobs, replay: None, held: None, left_at: None, is_nowhere: false }
     }
 
     /// What it asked for.
@@ -110,6 +82,11 @@ impl Stream {
     #[must_use]
     pub const fn subscriber(&self) -> &Arc<Subscriber> {
         &self.subscriber
+    }
+
+    /// It is of a session of its key; the one before is asked to end.
+    pub fn take_over(&self, session: &str) {
+        self.live.hub.take_over(&self.subscriber, session);
     }
 
     /// Asks for more, from `start` or from now on. `ack` is told what is asked for then, and goes
@@ -136,6 +113,12 @@ impl Stream {
                 self.later(new, start);
             }
         }
+    }
+
+    /// It asks for nothing for now, and stays where it begins: here, where that is not said.
+    pub fn hold(&mut self, start: Option<Start>) {
+        let here = || Start::After(self.live.hub.place(), self.live.now());
+        self.held = Some(start.unwrap_or_else(here));
     }
 
     /// Gives a part of the interest from some start, after what is given now. Parts that begin alike
@@ -178,6 +161,9 @@ impl Stream {
     pub fn cursor(&self) -> Option<Cursor> {
         if !self.live.config.is_taped {
             return None;
+        }
+        if let Some(start) = self.held.as_ref().filter(|_| self.asked.is_empty()) {
+            return start.cursor();
         }
         // Read before the outbox: what is queued in between is given again, not lost.
         let joined = self.left_at.clone().unwrap_or_else(|| self.live.hub.place());

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::ask::Attached;
 use super::bell::Bell;
 use super::channel::Channel;
-use super::encode::{Encoded, Form, Piece};
+use super::encode::{Codec, Encoded, Form, Piece};
 use super::gap::Gap;
 use super::outbox::{Outbox, Taken};
 use super::place::Place;
@@ -83,7 +83,9 @@ struct Inbox {
 /// One client of a hub.
 pub struct Subscriber {
     id: u64,
-    form: Form,
+    codec: Codec,
+    /// [`Form::origins`], which it may ask for later.
+    origins: AtomicBool,
     key_id: String,
     attached: Option<Box<Attached>>,
     inbox: Mutex<Inbox>,
@@ -95,7 +97,8 @@ impl Subscriber {
     pub(super) fn new(id: u64, form: Form, key_id: &str, attached: Option<Attached>) -> Self {
         Self {
             id,
-            form,
+            codec: form.codec,
+            origins: AtomicBool::new(form.origins),
             key_id: key_id.to_owned(),
             attached: attached.map(Box::new),
             inbox: Mutex::default(),
@@ -126,8 +129,18 @@ impl Subscriber {
 
     /// What it takes.
     #[must_use]
-    pub const fn form(&self) -> Form {
-        self.form
+    pub fn form(&self) -> Form {
+        Form { codec: self.codec, origins: self.origins.load(Ordering::Relaxed) }
+    }
+
+    /// From now on each tick says also when it was received, and its tick id.
+    pub fn take_origins(&self) {
+        self.origins.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on it is given the latest quote of each symbol alone, so often.
+    pub fn conflate(&self, every: Duration) {
+        self.personalize(|personal| personal.conflate = Some(every));
     }
 
     /// The key by which it was admitted.
@@ -176,7 +189,7 @@ impl Subscriber {
     /// Takes what is to be sent next.
     pub(super) fn take(&self, bytes_max: usize) -> Option<Taken> {
         let mut inbox = self.inbox.lock();
-        inbox.flush_quotes(self.form, Instant::now());
+        inbox.flush_quotes(self.form(), Instant::now());
         inbox.outbox.take(bytes_max)
     }
 
@@ -325,7 +338,7 @@ impl Subscriber {
         if !rows.is_empty() {
             // No cursor passes a quote that is held back.
             let before = inbox.personal.before(at.before);
-            for piece in Encoded::new(rows, self.form).all(&before) {
+            for piece in Encoded::new(rows, self.form()).all(&before) {
                 inbox.outbox.push(piece);
             }
         }

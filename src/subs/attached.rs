@@ -1,7 +1,10 @@
 //! Streams of subscriptions: each ends when its subscription is changed or deleted, and its client
 //! connects again to what it says now.
+//!
+//! A change made on this node ends them before it is answered ([`crate::live::Hub::end_attached`]),
+//! so that ticks after the answer come under the new terms. A change made on another node does within
+//! `subs.refresh_ms` ([`run_attached`]): what comes until then comes under the old ones.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,52 +12,37 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{Subs, SubsError};
-use crate::live::Live;
+use crate::live::{Attached, Live};
 
 /// Between two looks at what other nodes have changed, at the least.
 const LOOK_MIN: Duration = Duration::from_millis(100);
 
-/// Ends streams whose subscriptions have changed: at once where that was on this node, else within
-/// `subs.refresh_ms`.
+/// Ends streams whose subscriptions other nodes have changed.
 pub async fn run_attached(subs: Arc<Subs>, hubs: Vec<Arc<Live>>, stop: CancellationToken) {
     let every = Duration::from_millis(subs.limits().refresh_ms).max(LOOK_MIN);
     let mut looks = interval(every);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let changed = tokio::select! {
-            () = stop.cancelled() => return,
-            changed = subs.changed() => Some(changed),
-            _ = looks.tick() => None,
-        };
+    while stop.run_until_cancelled(looks.tick()).await.is_some() {
         for live in &hubs {
-            if let Err(error) = end_changed(&subs, live, changed.as_ref()).await {
-                tracing::warn!(%error, "subscriptions of open streams could not be read again");
+            for attached in live.hub().attached() {
+                end_changed(&subs, live, &attached).await;
             }
         }
     }
 }
 
-/// Ends the streams of these accounts, or of all, whose subscriptions are others by now.
-async fn end_changed(subs: &Subs, live: &Live, of: Option<&BTreeSet<String>>) -> Result<(), SubsError> {
-    let mut attached = live.hub().attached();
-    attached.retain(|account, _| of.is_none_or(|of| of.contains(account)));
-    for (account, opened) in attached {
-        let all = subs.list(&account, None, usize::MAX).await?.subscriptions;
-        let versions: BTreeMap<String, u64> = all.into_iter().map(|row| (row.id, row.version)).collect();
-        for (id, oldest) in opened {
-            let version = match versions.get(&id) {
-                Some(version) => Some(*version),
-                // It may have been made while they were read.
-                None => match subs.get(&account, &id).await {
-                    Ok(row) => Some(row.version),
-                    Err(SubsError::NoSuch(_)) => None,
-                    Err(error) => return Err(error),
-                },
-            };
-            if version.is_none_or(|version| oldest < version) {
-                live.hub().end_attached(&account, &id, version);
-            }
+/// Ends the streams that were opened with this state of a subscription, where it is another by now.
+pub async fn end_changed(subs: &Subs, live: &Live, attached: &Attached) {
+    let Attached { account, id, delivers } = attached;
+    let now = match subs.get(account, id).await {
+        Ok(row) => Some(row.attached().delivers),
+        Err(SubsError::NoSuch(_)) => None,
+        Err(error) => {
+            tracing::warn!(%error, id, "the subscription of an open stream could not be read again");
+            return;
         }
+    };
+    if now != Some(*delivers) {
+        live.hub().end_attached(account, id, now);
     }
-    Ok(())
 }

@@ -1,13 +1,12 @@
 //! The subscriptions of all accounts, in the records.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::TryRng as _;
-use tokio::sync::Notify;
 
 use super::row::{asked, id, id_of_key, is_id};
 use super::{Plan, Subscription, Terms, TooMany};
@@ -70,9 +69,6 @@ pub struct Subs {
     clock: MonoClock,
     /// Changes one at a time: each looks first at what is there.
     changing: tokio::sync::Mutex<()>,
-    /// Accounts with subscriptions that were changed here.
-    changed: Mutex<BTreeSet<String>>,
-    has_changed: Notify,
     plans: Mutex<HashMap<String, CachedPlan>>,
 }
 
@@ -85,9 +81,8 @@ impl Subs {
         config: config::Subs,
         clock: MonoClock,
     ) -> Self {
-        let (changing, changed) = (tokio::sync::Mutex::new(()), Mutex::default());
-        let (has_changed, plans) = (Notify::new(), Mutex::default());
-        Self { records, keyring, config, clock, changing, changed, has_changed, plans }
+        let (changing, plans) = (tokio::sync::Mutex::new(()), Mutex::default());
+        Self { records, keyring, config, clock, changing, plans }
     }
 
     /// The limits.
@@ -222,17 +217,6 @@ impl Subs {
         Ok(plan)
     }
 
-    /// Waits until subscriptions of some accounts are changed here; answers the accounts.
-    pub async fn changed(&self) -> BTreeSet<String> {
-        loop {
-            let changed = std::mem::take(&mut *self.changed.lock());
-            if !changed.is_empty() {
-                return changed;
-            }
-            self.has_changed.notified().await;
-        }
-    }
-
     async fn check_room(&self, account: &str) -> Result<(), SubsError> {
         let (mut live, mut deleted, mut after) = (0, 0, None::<String>);
         loop {
@@ -291,8 +275,6 @@ impl Subs {
         let put = self.records.put(Space::Subscriptions, account, record).await;
         // Also after a failure: it may have been written.
         self.plans.lock().remove(account);
-        self.changed.lock().insert(account.to_owned());
-        self.has_changed.notify_one();
         put
     }
 }

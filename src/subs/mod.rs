@@ -30,7 +30,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use attached::run_attached;
+pub use attached::{end_changed, run_attached};
 pub use book::{Listed, Subs, SubsError};
 pub use channels::Channels;
 pub use filter::{Filter, FilterSpec, Move};
@@ -147,6 +147,6 @@ impl Subscription {
     /// The state that a stream of it is opened with.
     #[must_use]
     pub fn attached(&self) -> Attached {
-        Attached { account: self.account.clone(), id: self.id.clone(), version: self.version }
+        Attached { account: self.account.clone(), id: self.id.clone(), delivers: row::delivers(&self.terms) }
     }
 }

@@ -111,6 +111,13 @@ impl StoredTerms {
     }
 }
 
+/// A digest of what a stream of it is given: of all but the name.
+pub(super) fn delivers(terms: &Terms) -> [u8; 16] {
+    let terms = Terms { name: String::new(), ..terms.clone() };
+    // What cannot be written is like nothing else, and was never stored.
+    asked(&terms).unwrap_or_default()
+}
+
 /// The digest by which a repeated request is known.
 pub(super) fn asked(terms: &Terms) -> Result<[u8; 16], serde_json::Error> {
     let mut hasher = blake3::Hasher::new();

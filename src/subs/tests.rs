@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 use crate::access::testing::moved_clock;
 use crate::config::Config;
+use crate::live::tests::{idle_node, open_attached};
+use crate::live::{End, Next, Place, Start};
 use crate::seal::Keyring;
 use crate::store::memory::MemoryStore;
 use crate::store::{Record, Records as _, Space, StoreErrorKind, record_seal_key};
@@ -175,4 +179,55 @@ async fn a_damaged_row_is_named_and_a_refusing_store_changes_nothing() {
     world.records.put(Space::Subscriptions, "TA1", record).await.unwrap();
     let error = world.subs.get("TA1", &made.id).await.unwrap_err().to_string();
     assert!(error.contains(&made.id), "{error}");
+}
+
+/// Another node changes one subscription and deletes another; a third stays as it is, and a row that
+/// cannot be read costs the others nothing.
+#[tokio::test(start_paused = true)]
+async fn streams_end_where_another_node_has_changed_their_subscription() {
+    let (here, live) = (world(&[]), idle_node().await);
+    let there = over(&here.records, &[]);
+    let make =
+        async |account, symbol| here.subs.create(account, None, terms(&[symbol]), NOW).await.unwrap().0;
+    let (damaged, changed) = (make("TA0", "D").await, make("TA1", "A").await);
+    let (deleted, same) = (make("TA1", "B").await, make("TA2", "C").await);
+    let rows = [&changed, &deleted, &same, &damaged];
+    let [mut of_changed, mut of_deleted, mut of_same, _of_damaged] =
+        rows.map(|row| open_attached(&live, row.attached()));
+    let junk = Record { key: damaged.id.clone(), version: u64::MAX, body: "junk".into() };
+    here.records.put(Space::Subscriptions, "TA0", junk).await.unwrap();
+    let refresh = Duration::from_millis(here.subs.limits().refresh_ms);
+    let stop = CancellationToken::new();
+    tokio::spawn(run_attached(Arc::new(here.subs), vec![Arc::clone(&live)], stop.clone()));
+    tokio::time::sleep(refresh * 2).await;
+    assert_eq!(live.hub().attached().len(), 4);
+    assert!([&of_changed, &of_deleted, &of_same].iter().all(|stream| stream.subscriber().end().is_none()));
+    let rename =
+        |row: &Subscription| Ok::<_, SubsError>(Terms { name: "desk".to_owned(), ..row.terms.clone() });
+    there.subs.change("TA2", &same.id, NOW, rename).await.unwrap();
+    let pause = |row: &Subscription| Ok::<_, SubsError>(Terms { paused: true, ..row.terms.clone() });
+    there.subs.change("TA1", &changed.id, NOW, pause).await.unwrap();
+    there.subs.delete("TA1", &deleted.id, NOW, |_| Ok::<_, SubsError>(())).await.unwrap();
+    tokio::time::sleep(refresh * 2).await;
+    assert!(matches!(of_changed.next(1).await, Next::End(End::Changed)));
+    assert!(matches!(of_deleted.next(1).await, Next::End(End::Deleted)));
+    assert!(tokio::time::timeout(refresh, of_same.next(1)).await.is_err(), "it goes on");
+    stop.cancel();
+}
+
+/// A stream of a paused subscription stays where it begins.
+#[tokio::test]
+async fn a_paused_stream_holds_its_place() {
+    let live = idle_node().await;
+    let of = Attached { account: "TA1".to_owned(), id: "SU1".to_owned(), delivers: [1; 16] };
+    let mut stream = open_attached(&live, of.clone());
+    let place = Place { position: Arc::default(), told: Nanos(7) };
+    stream.hold(Some(Start::After(place, Nanos(9))));
+    let cursor = stream.cursor().unwrap();
+    assert_eq!((cursor.at, cursor.told), (Nanos(9), Some(Nanos(7))));
+    let mut stream = open_attached(&live, of);
+    stream.hold(Some(Start::Since(Nanos(9))));
+    assert_eq!(stream.cursor(), None, "nobody has looked up where that is");
+    stream.hold(None);
+    assert!(stream.cursor().is_some());
 }

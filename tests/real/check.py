@@ -87,7 +87,7 @@ class Reader:
 
 
 def credentials(node):
-    """The environment of a client of the node: the first start made the keys, a later one does not show them again."""
+    """The environment of a client of the node: the first start made the keys."""
     key = node.keys["write"]
     return {**os.environ, "TAPELINE_URL": node.http, "TAPELINE_KEY_ID": key["id"], "TAPELINE_SECRET": key["secret"]}
 

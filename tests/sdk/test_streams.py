@@ -6,8 +6,10 @@ import time
 import urllib.request
 from datetime import datetime, timedelta, timezone
 
+import pytest
 from conftest import Node
 from test_alpaca_py_stream import client, now, raw, subscribed, trade, wait_for
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
 class Events:
@@ -124,12 +126,33 @@ def test_a_connection_attaches_to_a_subscription(node):
     assert (status, answer["field"]) == (400, "trades"), answer
     connection, _, receive = raw(node, "/v2/sip?subscription=none", headers, "json")
     assert [receive()[0].get("msg"), receive()[0].get("code")] == ["connected", 409]
-    connection.close()
+    with pytest.raises(ConnectionClosed, match="there is no subscription none"):
+        receive()
+
+
+def test_what_alpaca_has_not_is_asked_for_in_the_message(node):
+    key = node.keys["read"]
+    headers = {"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]}
+    connection, send, receive = raw(node, "/v2/sip", headers, "json")
+    assert [receive()[0]["msg"], receive()[0]["msg"]] == ["connected", "authenticated"]
+    send({"action": "subscribe", "trades": ["MSG"], "ext": 1, "session": "desk"})
+    assert receive()[0]["T"] == "subscription"
+    node.post([trade("MSG", 1)])
+    tick = receive()[0]
+    assert tick["i"] == 1 and tick["r"] and len(tick["id"]) == 32, tick
+    newer, send, take = raw(node, "/v2/sip", headers, "json")
+    take(), take()
+    send({"action": "subscribe", "trades": ["MSG"], "session": "desk"})
+    assert take()[0]["T"] == "subscription"
+    assert receive()[0]["T"] == "hb", "the last cursor of who was taken over"
+    with pytest.raises(ConnectionClosed, match="taken over"):
+        receive()
+    node.post([trade("MSG", 2)])
+    assert "r" not in take()[0]
+    newer.close()
 
 
 def test_streams_hear_that_their_subscription_changed(node):
-    from websockets.exceptions import ConnectionClosed
-
     def ask(method, change=None):
         body = json.dumps(change).encode() if change else None
         status, _, answer = node.request(method, path, body, {"Content-Type": "application/json"})
@@ -169,23 +192,28 @@ def test_streams_hear_that_their_subscription_changed(node):
 
     ask("PUT", {"paused": True})
     assert last(events) == ("end", {"reason": "changed"})
-    events = Events(node, of, events.id)
-    node.post([trade("CHB", 4)])
-    time.sleep(0.3)
-    assert events.ids() == [], "nothing while it is paused"
     before = events.id
+    events = Events(node, of, before)
+    wait_for(lambda: events.events, "the first event")
+    assert events.id == before, "a paused stream holds its place"
+    node.post([trade("CHB", 4)])
+    status, _, held = node.request("GET", f"{path}/events?cursor={before}")
+    assert (status, held["events"], held["cursor"]) == (200, [], before), "nothing while it is paused"
+    assert node.request("GET", f"{path}/events")[2]["cursor"] is None
 
     ask("PUT", {"paused": False})
     assert last(events) == ("end", {"reason": "changed"})
+    assert events.ids() == [] and events.id == before
     events = Events(node, of, before)
     node.post([trade("CHB", 5)])
-    wait_for(lambda: events.ids()[-1:] == [5], "and what comes after")
+    wait_for(lambda: events.ids() == [4, 5], "what was held back, and what comes after")
 
     cursor, answers = node.request("GET", f"{path}/events")[2]["cursor"], []
-    poll = threading.Thread(target=lambda: answers.append(node.request("GET", f"{path}/events?wait=20000&cursor={cursor}")))
+    waiting = f"{path}/events?wait=20000&cursor={cursor}"
+    poll = threading.Thread(target=lambda: answers.append(node.request("GET", waiting)))
     poll.start()
     connection, _, receive = raw(node, f"/v2/sip?{of}", headers, "json")
-    time.sleep(0.5)
+    assert [receive()[0]["T"] for _ in range(3)] == ["success", "success", "subscription"]
     ask("DELETE")
     assert last(events) == ("end", {"reason": "deleted"})
     ended(1008, "deleted")
@@ -198,10 +226,9 @@ def test_streams_hear_that_their_subscription_changed(node):
 
 def test_a_misspelt_parameter_is_told(node):
     import websockets.sync.client as websockets
-    from websockets.exceptions import InvalidStatus
 
     url = node.http.replace("http", "ws", 1)
-    for query, field in [("ext=1&curser=x", None), ("ext=yes", "ext"), ("cursor=nonsense", "cursor"), ("since=today", "since")]:
+    for query, field in [("ext=1&curser=x", "curser"), ("ext=yes", "ext"), ("cursor=nonsense", "cursor"), ("since=today", "since")]:
         try:
             websockets.connect(f"{url}/v2/sip?{query}").close()
             raise AssertionError(query)

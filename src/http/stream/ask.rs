@@ -29,9 +29,9 @@ pub(super) struct Ask {
 
 /// Their names.
 const PARAMETERS: [&str; 7] = ["ext", "cursor", "since", "conflate_ms", "session", "ticket", "subscription"];
-const SESSION_CHARACTERS_MAX: usize = 64;
+pub(super) const SESSION_CHARACTERS_MAX: usize = 64;
 /// Conflation this long or longer is no stream.
-const CONFLATE_MS_MAX: usize = 60_000;
+pub(super) const CONFLATE_MS_MAX: usize = 60_000;
 
 /// Where a cursor begins.
 ///
@@ -54,6 +54,17 @@ pub(super) fn start_of(cursor: &str, keyring: &Keyring) -> ApiResult<Start> {
 pub(super) fn start_at(time: &str) -> ApiResult<Start> {
     Nanos::parse(time.as_bytes()).map(Start::Since).map_err(|error| {
         ApiError::bad_field("since", time, format!("a time such as 2024-01-03T14:30:00Z; this one {error}"))
+    })
+}
+
+/// What a subscription says is not said twice.
+fn refuse_beside_subscription<'n>(
+    params: &Params,
+    mut names: impl Iterator<Item = &'n str>,
+) -> ApiResult<()> {
+    let said = names.find_map(|name| params.get(name).map(|value| (name, value)));
+    said.map_or(Ok(()), |(name, value)| {
+        Err(ApiError::bad_field(name, value, "left out beside subscription, which says it"))
     })
 }
 
@@ -103,12 +114,7 @@ impl Wanted {
         let cursor = cursor.map(|cursor| start_of(cursor, app.reader.keyring())).transpose()?;
         let start = cursor.or(since);
         if let Some(id) = params.get("subscription") {
-            for name in channels.into_iter().chain(["conflate_ms"]) {
-                if let Some(value) = params.get(name) {
-                    let expected = "left out beside subscription, which says it";
-                    return Err(ApiError::bad_field(name, value, expected));
-                }
-            }
+            refuse_beside_subscription(&params, channels.into_iter().chain(["conflate_ms"]))?;
             return Ok(Self::of(app, &app.subs.get(&identity.account, id).await?, start));
         }
         let mut interest = Interest::default();
@@ -164,6 +170,9 @@ impl Ask {
         if let Some(long) = session.as_ref().filter(|session| session.len() > SESSION_CHARACTERS_MAX) {
             let expected = format!("at most {SESSION_CHARACTERS_MAX} characters");
             return Err(ApiError::bad_field("session", long, expected));
+        }
+        if params.has("subscription") {
+            refuse_beside_subscription(&params, ["conflate_ms"].into_iter())?;
         }
         let ext = params.one_of("ext", &[("1", true), ("true", true), ("0", false), ("false", false)])?;
         Ok(Self {

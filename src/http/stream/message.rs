@@ -1,10 +1,12 @@
 //! The stream's messages that are no ticks, both ways, as JSON and as MessagePack.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::ask::{CONFLATE_MS_MAX, SESSION_CHARACTERS_MAX};
 use crate::live::{ALL_SYMBOLS, Channel, Codec, Interest};
 use crate::market::{Nanos, Symbol};
 use crate::wire::json;
@@ -155,6 +157,20 @@ pub(super) enum Said {
 pub(super) struct Wish {
     pub(super) cursor: Option<String>,
     pub(super) since: Option<Nanos>,
+    /// It takes messages that Alpaca has not.
+    pub(super) ext: bool,
+    /// Of each symbol the latest quote alone, so often.
+    pub(super) conflate: Option<Duration>,
+    /// The name of its session.
+    pub(super) session: Option<String>,
+}
+
+/// `true`, or 1.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Switch {
+    Word(bool),
+    Number(u8),
 }
 
 /// A message of a client. Channels that there are elsewhere may be named, with null or with lists.
@@ -165,6 +181,9 @@ struct Message {
     secret: Option<String>,
     cursor: Option<String>,
     since: Option<String>,
+    ext: Option<Switch>,
+    conflate_ms: Option<u64>,
+    session: Option<String>,
     #[serde(flatten)]
     others: BTreeMap<String, Others>,
 }
@@ -190,7 +209,25 @@ pub(super) fn read(bytes: &[u8], codec: Codec) -> Result<Said, Code> {
         },
         Some("subscribe") => {
             let since = message.since.map(|text| Nanos::parse(text.as_bytes())).transpose();
-            let wish = Wish { cursor: message.cursor, since: since.map_err(|_| Code::InvalidSyntax)? };
+            let ext = match message.ext {
+                None | Some(Switch::Word(false) | Switch::Number(0)) => false,
+                Some(Switch::Word(true) | Switch::Number(1)) => true,
+                Some(Switch::Number(_)) => return Err(Code::InvalidSyntax),
+            };
+            let conflates = |ms: &u64| (1..=CONFLATE_MS_MAX as u64).contains(ms);
+            let is_session = |session: &String| (1..=SESSION_CHARACTERS_MAX).contains(&session.len());
+            if !message.conflate_ms.as_ref().is_none_or(conflates)
+                || !message.session.as_ref().is_none_or(is_session)
+            {
+                return Err(Code::InvalidSyntax);
+            }
+            let wish = Wish {
+                cursor: message.cursor,
+                since: since.map_err(|_| Code::InvalidSyntax)?,
+                ext,
+                conflate: message.conflate_ms.map(Duration::from_millis),
+                session: message.session,
+            };
             Ok(Said::Subscribe(interest(&message.others)?, wish))
         }
         Some("unsubscribe") => Ok(Said::Unsubscribe(interest(&message.others)?)),
@@ -281,6 +318,28 @@ mod tests {
     }
 
     #[test]
+    fn what_alpaca_has_not_may_be_asked_for_in_the_message() {
+        let asked = serde_json::json!({
+            "action": "subscribe", "quotes": ["A"], "ext": true, "conflate_ms": 250, "session": "s", "cursor": "c",
+        });
+        for said in [
+            read(asked.to_string().as_bytes(), Codec::Json),
+            read(&rmp_serde::to_vec_named(&asked).unwrap(), Codec::MessagePack),
+        ] {
+            let Ok(Said::Subscribe(interest, wish)) = said else { panic!("{said:?}") };
+            let conflate = Some(Duration::from_millis(250));
+            let expected = Wish {
+                cursor: Some("c".into()),
+                since: None,
+                ext: true,
+                conflate,
+                session: Some("s".into()),
+            };
+            assert_eq!((interest.count(), wish), (1, expected));
+        }
+    }
+
+    #[test]
     fn what_is_no_message_is_invalid_syntax() {
         for bad in [
             "",
@@ -295,6 +354,11 @@ mod tests {
             r#"{"action":"subscribe","trades":["A"],"quotes":[1]}"#,
             r#"{"action":"unsubscribe","bars":{"A":1}}"#,
             r#"{"action":"subscribe","trades":["A"],"since":"yesterday"}"#,
+            r#"{"action":"subscribe","trades":["A"],"ext":2}"#,
+            r#"{"action":"subscribe","trades":["A"],"ext":"yes"}"#,
+            r#"{"action":"subscribe","trades":["A"],"conflate_ms":0}"#,
+            r#"{"action":"subscribe","trades":["A"],"conflate_ms":"x"}"#,
+            r#"{"action":"subscribe","trades":["A"],"session":""}"#,
         ] {
             assert_eq!(read(bad.as_bytes(), Codec::Json), Err(Code::InvalidSyntax), "{bad}");
         }

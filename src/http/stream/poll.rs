@@ -35,15 +35,16 @@ pub(super) async fn events(
 ) -> ApiResult<Response> {
     let params = Params::decode(query.as_deref())?;
     params.only(&["cursor", "wait"])?;
-    let wait = params.count("wait", WAIT_MS_MAX)?.unwrap_or(0);
+    let wait = params.number("wait", WAIT_MS_MAX)?.unwrap_or(0);
+    app.streams.live.caught_up().await;
     let subscription = app.subs.get(&identity.account, &id).await?;
     let start = match params.get("cursor") {
         Some(cursor) => ask::start_of(cursor, app.reader.keyring())?,
         None => Start::Since(subscription.created),
     };
-    let mut wanted = Wanted::of(&app, &subscription, Some(start));
-    app.streams.live.caught_up().await;
-    let mut stream = sse::open(&app, &identity, &mut wanted)?;
+    let wanted = Wanted::of(&app, &subscription, Some(start));
+    let is_held = wanted.interest.is_empty();
+    let mut stream = sse::open(&app, &identity, wanted).await?;
     let bytes_max = app.gate.config.live.batch_bytes_max;
     let begun = Instant::now();
     let (mut pieces, mut bytes, mut gaps): (Vec<Arc<Piece>>, usize, Vec<Bytes>) = Default::default();
@@ -51,7 +52,7 @@ pub(super) async fn events(
     loop {
         let next = match timeout_at(until, stream.next(bytes_max - bytes)).await {
             Ok(next) => next,
-            Err(_) if stream.cursor().is_none() && begun.elapsed() < CURSOR_WITHIN => {
+            Err(_) if !is_held && stream.cursor().is_none() && begun.elapsed() < CURSOR_WITHIN => {
                 until = Instant::now() + GATHER;
                 continue;
             }
@@ -73,10 +74,14 @@ pub(super) async fn events(
             Next::End(End::Changed | End::Revoked | End::TakenOver | End::Move { .. }) => break,
         }
     }
-    let Some(cursor) = stream.cursor() else {
-        return Err(ApiError::unavailable("catching_up", "where the stream begins is not known yet", 1));
+    // A paused subscription stays where it begins, which may be a time that nobody looked up.
+    let cursor = match stream.cursor().map(|cursor| cursor.token(app.reader.keyring())) {
+        Some(token) => format!("\"{token}\""),
+        None if is_held => "null".to_owned(),
+        None => {
+            return Err(ApiError::unavailable("catching_up", "where the stream begins is not known yet", 1));
+        }
     };
-    let cursor = cursor.token(app.reader.keyring());
     app.gate.metrics.live_ticks.inc_by(pieces.iter().map(|piece| u64::from(piece.ticks)).sum());
     let mut out = Vec::with_capacity(bytes + 512);
     out.extend_from_slice(b"{\"events\":");
@@ -88,6 +93,6 @@ pub(super) async fn events(
     }
     out.extend_from_slice(b",\"gaps\":[");
     out.extend_from_slice(&gaps.join(&b","[..]));
-    out.extend_from_slice(format!("],\"cursor\":\"{cursor}\"}}").as_bytes());
+    out.extend_from_slice(format!("],\"cursor\":{cursor}}}").as_bytes());
     Ok(json_answer(out))
 }

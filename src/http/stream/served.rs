@@ -159,6 +159,7 @@ impl Served {
             Reaction::Tell(payload) => self.stream.subscriber().tell(payload),
             Reaction::Authenticate { .. } => {}
             Reaction::Subscribe(more, wish) => {
+                self.grant(&wish);
                 let start = match self.start_of(wish) {
                     Ok(start) => start,
                     Err(why) => {
@@ -179,6 +180,21 @@ impl Served {
             }
         }
         Ok(())
+    }
+
+    /// What a message asks for beyond Alpaca's holds from now on.
+    fn grant(&mut self, wish: &Wish) {
+        if wish.ext && !self.ext {
+            self.ext = true;
+            self.stream.subscriber().take_origins();
+            self.heartbeat_at = Some(Instant::now() + self.heartbeat());
+        }
+        if let Some(every) = wish.conflate {
+            self.stream.subscriber().conflate(every);
+        }
+        if let Some(session) = &wish.session {
+            self.stream.take_over(session);
+        }
     }
 
     /// Where a subscription begins: as it says itself, else as the address of the connection does.

@@ -23,6 +23,7 @@ use super::super::{ApiError, ApiResult, App};
 use super::ask::{Wanted, text};
 use crate::access::Identity;
 use crate::live::{Codec, Cursor, End, Form, Gap, Next, NoStream, Stream, StreamAsk, Taken, payload};
+use crate::subs::end_changed;
 
 /// What the browser sends when it comes again.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -32,19 +33,28 @@ const CURSOR_EVERY: Duration = Duration::from_millis(250);
 const RETRY_MS: u64 = 1_000;
 
 /// Opens a stream for this caller.
-pub(super) fn open(app: &App, identity: &Identity, wanted: &mut Wanted) -> ApiResult<Stream> {
+pub(super) async fn open(app: &App, identity: &Identity, wanted: Wanted) -> ApiResult<Stream> {
+    let Wanted { interest, personal, start, attached } = wanted;
     let ask = StreamAsk {
         form: Form { codec: Codec::Json, origins: true },
         key_id: &identity.key_id,
         session: None,
-        personal: std::mem::take(&mut wanted.personal),
-        attached: wanted.attached.take(),
+        personal,
+        attached: attached.clone(),
     };
     let mut stream = app.streams.live.open(ask).map_err(|error| match error {
         NoStream::TooMany => ApiError::too_many_requests(error.to_string(), 1).with("reason", "streams"),
         NoStream::Stopping => ApiError::unavailable("stopping", error.to_string(), 1),
     })?;
-    stream.subscribe(&wanted.interest, wanted.start.take(), |_| None);
+    if interest.is_empty() {
+        stream.hold(start);
+    } else {
+        stream.subscribe(&interest, start, |_| None);
+    }
+    // It may have been changed between being read and being streamed.
+    if let Some(attached) = attached {
+        end_changed(&app.subs, &app.streams.live, &attached).await;
+    }
     Ok(stream)
 }
 
@@ -64,9 +74,9 @@ pub(super) async fn events(
         }
         (Err(refused), None) => return Err(refused),
     };
-    let mut wanted = Wanted::read(&app, &identity, query.as_deref(), last).await?;
     app.streams.live.caught_up().await;
-    let stream = open(&app, &identity, &mut wanted)?;
+    let wanted = Wanted::read(&app, &identity, query.as_deref(), last).await?;
+    let stream = open(&app, &identity, wanted).await?;
     let events = Events::new(app, stream, ticket);
     let pieces = futures::stream::unfold(events, |mut events| async move {
         let piece = events.next().await?;

@@ -21,7 +21,8 @@ use super::served::Served;
 use super::session::{Reaction, Session};
 use super::wire::{Driven, Wire};
 use crate::access::{Identity, Scope};
-use crate::live::{Codec, Form, Interest, Live, NoStream, Personal, Start, Stream, StreamAsk};
+use crate::live::{Attached, Codec, Form, Interest, Live, NoStream, Personal, Start, Stream, StreamAsk};
+use crate::subs::end_changed;
 
 /// The feed of made-up data.
 const TEST_FEED: &str = "test";
@@ -109,9 +110,9 @@ fn upgrade(
 }
 
 fn no_handshake(error: &tungstenite::Error) -> ApiError {
-    tracing::debug!(%error, "no handshake");
-    let message = "this address is a stream over WebSocket: ask with Upgrade: websocket, Connection: Upgrade, \
-                   Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key; `tapeline tail`, GET /v1/stream and SDKs do";
+    let message = format!(
+        "this address is a stream over WebSocket ({error}): an SDK speaks it; plain HTTP has GET /v1/stream"
+    );
     ApiError::new(StatusCode::UPGRADE_REQUIRED, message)
         .with("reason", "no_websocket")
         .with_header(header::UPGRADE, header::HeaderValue::from_static("websocket"))
@@ -213,9 +214,9 @@ impl Connection {
                     Ok(identity) => match open(&app, &live, codec, &ask, &identity).await {
                         Ok((mut stream, asked)) => {
                             stream.subscriber().tell(session.authenticated(by_header));
-                            if let Some(asked) = asked {
-                                let ack = |asked: &Interest| Some(message::subscription(codec, asked));
-                                stream.subscribe(&asked, ask.start.clone(), ack);
+                            if let Some((asked, attached)) = asked {
+                                attach(&mut stream, &asked, &ask, codec);
+                                end_changed(&app.subs, &live, &attached).await;
                             }
                             return Ok(Served::new(app, ask, session, stream));
                         }
@@ -223,6 +224,7 @@ impl Connection {
                             wire.send(codec, vec![message::error(codec, code)]);
                             deadline = Instant::now() + auth;
                         }
+                        Err(NotOpen::Refused(code, why)) => return refuse(wire, code, why),
                         Err(NotOpen::Closed(close)) => return Err(close),
                     },
                     Err(code) => {
@@ -244,6 +246,15 @@ impl Connection {
             }
         }
     }
+}
+
+/// Begins with what a subscription asks for, which is nothing while it is paused.
+fn attach(stream: &mut Stream, asked: &Interest, ask: &Ask, codec: Codec) {
+    if asked.is_empty() {
+        stream.hold(ask.start.clone());
+    }
+    let ack = |asked: &Interest| Some(message::subscription(codec, asked));
+    stream.subscribe(asked, ask.start.clone(), ack);
 }
 
 fn auth_time(app: &App) -> Duration {
@@ -276,6 +287,8 @@ async fn admit(app: &App, id: &str, secret: &str) -> Result<Arc<Identity>, Code>
 enum NotOpen {
     /// It is told, and may try again.
     Told(Code),
+    /// It is told, and closed.
+    Refused(Code, String),
     Closed(Close),
 }
 
@@ -286,15 +299,17 @@ async fn open(
     codec: Codec,
     ask: &Ask,
     identity: &Identity,
-) -> Result<(Stream, Option<Interest>), NotOpen> {
-    let (mut asked, mut personal, mut attached) = (None, Personal::new(ask.conflate, None), None);
+) -> Result<(Stream, Option<(Interest, Attached)>), NotOpen> {
+    let (mut asked, mut personal) = (None, Personal::new(ask.conflate, None));
     if let Some(id) = &ask.subscription {
-        let Ok(subscription) = app.subs.get(&identity.account, id).await else {
-            return Err(NotOpen::Told(Code::InsufficientSubscription));
-        };
+        let subscription = app.subs.get(&identity.account, id).await;
+        let subscription = subscription
+            .map_err(|error| NotOpen::Refused(Code::InsufficientSubscription, error.to_string()))?;
         let wanted = Wanted::of(app, &subscription, None);
-        (asked, personal, attached) = (Some(wanted.interest), wanted.personal, wanted.attached);
+        personal = wanted.personal;
+        asked = wanted.attached.map(|attached| (wanted.interest, attached));
     }
+    let attached = asked.as_ref().map(|(_, attached)| attached.clone());
     let (form, session) = (Form { codec, origins: ask.ext }, ask.session.as_deref());
     let opened = live.open(StreamAsk { form, key_id: &identity.key_id, session, personal, attached });
     let stream = opened.map_err(|error| match error {

@@ -34,6 +34,7 @@ use super::alpaca::{MarketData, json_answer};
 use super::auth::Subscriber;
 use super::params::{IDEMPOTENCY_KEY, Params, header_text, named};
 use super::{ApiError, ApiResult, App};
+use crate::live::Live;
 use crate::market::Symbol;
 use crate::subs::{Subs, Subscription, TooMany};
 use crate::wire::json;
@@ -50,11 +51,14 @@ pub struct SubsData {
     pub market: MarketData,
     /// The subscriptions.
     pub subs: Arc<Subs>,
+    /// Whose streams may be of a subscription.
+    pub hubs: Vec<Arc<Live>>,
 }
 
 impl FromRef<Arc<App>> for SubsData {
     fn from_ref(app: &Arc<App>) -> Self {
-        Self { market: MarketData::from_ref(app), subs: Arc::clone(&app.subs) }
+        let hubs = vec![Arc::clone(&app.streams.live), Arc::clone(&app.streams.test)];
+        Self { market: MarketData::from_ref(app), subs: Arc::clone(&app.subs), hubs }
     }
 }
 
@@ -72,6 +76,16 @@ where
 }
 
 impl SubsData {
+    /// Streams of a subscription end before its change is answered: ticks after the answer come as it
+    /// says now.
+    fn end_streams(&self, row: &Subscription, is_deleted: bool) {
+        let attached = row.attached();
+        let delivers = (!is_deleted).then_some(attached.delivers);
+        for live in &self.hubs {
+            live.hub().end_attached(&attached.account, &attached.id, delivers);
+        }
+    }
+
     /// The symbols there are, for what asks for all of them.
     async fn all_symbols(&self) -> ApiResult<Vec<Symbol>> {
         let most = self.subs.limits().feed_symbols_max;
@@ -156,7 +170,9 @@ async fn change(
         expected.check(row)?;
         Ok::<_, ApiError>(change.applied_to(row.terms.clone()))
     };
-    Ok(answer(&data.subs.change(&identity.account, &id, now, apply).await?, "active"))
+    let row = data.subs.change(&identity.account, &id, now, apply).await?;
+    data.end_streams(&row, false);
+    Ok(answer(&row, "active"))
 }
 
 async fn delete(
@@ -168,6 +184,7 @@ async fn delete(
     let expected = Expected::read(&headers, None)?;
     let now = (data.market.clock)();
     let row = data.subs.delete(&identity.account, &id, now, |row| expected.check(row)).await?;
+    data.end_streams(&row, true);
     Ok(answer(&row, "deleted"))
 }
 

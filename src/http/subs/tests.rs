@@ -65,7 +65,8 @@ fn door(world: &World, sets: &[&str]) -> Door {
     let subs = Arc::new(Subs::new(Arc::clone(&world.store) as _, keyring, config.subs.clone(), mono));
     let screener = Arc::new(Screener::new(Arc::clone(&reader), config.live.latest_symbols_max, time(NOW)));
     let market = MarketData { reader, newest: Arc::clone(&newest), screener, config, clock };
-    let router = routes::<SubsData>().with_state(SubsData { market, subs }).layer(from_fn(known));
+    let router =
+        routes::<SubsData>().with_state(SubsData { market, subs, hubs: Vec::new() }).layer(from_fn(known));
     Door { router, newest, now }
 }
 

@@ -347,7 +347,7 @@ async fn keys_are_made_rotated_and_revoked_through_the_admin_door() {
         ("POST", "/admin/keys", r#"{"scope": ["admin"]}"#, 400, ""),
         ("DELETE", "/admin/keys/TLNONE", "", 404, ""),
         ("GET", "/admin/audit?day=today", "", 400, "day"),
-        ("GET", "/admin/audit?dag=2024-01-03", "", 400, ""),
+        ("GET", "/admin/audit?dag=2024-01-03", "", 400, "dag"),
         ("GET", "/admin/nothing", "", 404, ""),
     ] {
         let answer = world.admin(method, path, TOKEN, body).await;

@@ -3,6 +3,9 @@
 
 mod bars;
 mod lost;
+mod opened;
+
+pub(crate) use opened::{idle_node, open_attached};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -419,23 +422,6 @@ async fn a_stream_that_is_told_to_move_ends_with_a_cursor_that_covers_what_it_wa
     assert_eq!(end, End::Move { retry_ms: 7 });
     let covered = position(&stream).unwrap().tapes[&TapeId(9)].next - 1;
     assert_eq!(covered, ticks as u64);
-}
-
-#[tokio::test]
-async fn a_session_is_taken_over_and_a_limit_of_a_key_holds() {
-    let world = World::new(1 << 20, 1 << 20).await;
-    let live = &world.nodes[0].live;
-    let of_session = || StreamAsk { session: Some("s"), ..ask() };
-    let mut first = live.open(of_session()).unwrap();
-    let second = live.open(of_session()).unwrap();
-    assert!(matches!(first.next(1).now_or_never(), Some(Next::End(End::TakenOver))));
-    assert_eq!(live.hub.clients_of("key"), 2);
-    drop((first, second));
-    assert_eq!(live.hub.status().clients, 0);
-    live.hub.end_revoked(|_| false);
-    let mut third = live.open(ask()).unwrap();
-    live.hub.end_revoked(|key| key != "key");
-    assert!(matches!(third.next(1).now_or_never(), Some(Next::End(End::Revoked))));
 }
 
 #[tokio::test]

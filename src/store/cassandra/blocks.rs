@@ -63,7 +63,7 @@ impl Blocks {
             .await?,
             insert_bucket: prepare("INSERT INTO {}.buckets (symbol, bucket, kind) VALUES (?, ?, ?)", Mode::Write).await?,
             first: prepare(
-                "UPDATE {}.symbols USING TIMESTAMP ? SET first = ? WHERE part = ? AND symbol = ? AND kind = ?",
+                "UPDATE {}.symbols USING TIMESTAMP ? SET first_negated = ? WHERE part = ? AND symbol = ? AND kind = ?",
                 Mode::Write,
             )
             .await?,
@@ -82,7 +82,7 @@ impl Blocks {
             buckets_up: prepare(&format!("{buckets} ASC, kind DESC LIMIT ?"), Mode::Read).await?,
             buckets_down: prepare(&format!("{buckets} DESC, kind ASC LIMIT ?"), Mode::Read).await?,
             symbols: prepare(
-                "SELECT symbol, kind, first, last FROM {}.symbols WHERE part = ? AND symbol >= ? AND symbol < ? LIMIT ?",
+                "SELECT symbol, kind, first_negated, last FROM {}.symbols WHERE part = ? AND symbol >= ? AND symbol < ? LIMIT ?",
                 Mode::Read,
             )
             .await?,
@@ -151,8 +151,7 @@ impl Blocks {
         (first, last): (Nanos, Nanos),
     ) -> Result<(), StoreError> {
         let of = (part(symbol), symbol.to_string(), number(kind));
-        // Of two with the same microsecond the larger value wins, which is the later one.
-        let values = (-(first.0.div_euclid(1_000)), first.0, of.0, &of.1, of.2);
+        let values = (-(first.0.div_euclid(1_000)), -first.0, of.0, &of.1, of.2);
         cluster.write("the first time of a symbol", &self.first, values).await?;
         let values = (last.0.div_euclid(1_000), last.0, of.0, &of.1, of.2);
         cluster.write("the last time of a symbol", &self.last, values).await
@@ -304,6 +303,7 @@ impl Blocks {
                 StoreError::corrupt(format!("the list of symbols has {name:?}, which {error}"))
             })?;
             // Written between its two cells, or half of it not arrived yet.
+            let first = first.map(|negated| -negated);
             let (Some(first), Some(last)) = (first.or(last), last.or(first)) else { continue };
             let bit = 1_u16 << kind.clamp(0, 15);
             let row = SymbolRow { symbol, kinds: bit, first: Nanos(first), last: Nanos(last) };

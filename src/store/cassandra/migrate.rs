@@ -202,7 +202,7 @@ impl Schema {
         let answer = self.cluster.session().query_unpaged(statement, &[]).await;
         let answer = answer.map_err(|error| errors::of_write("the lock of the migrations", &error))?;
         super::records::applied(
-            answer.into_rows_result().map_err(|error| errors::of_rows("the lock", &error))?,
+            &answer.into_rows_result().map_err(|error| errors::of_rows("the lock", &error))?,
         )
     }
 }

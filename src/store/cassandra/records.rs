@@ -120,12 +120,12 @@ impl RecordStatements {
             session.execute_unpaged(&self.update_if, (ttl, version, body, name, part, key, expected)).await
         };
         let answer = answer.map_err(|error| errors::of_write("a record, if it was not changed", &error))?;
-        applied(answer.into_rows_result().map_err(|error| errors::of_rows("a record", &error))?)
+        applied(&answer.into_rows_result().map_err(|error| errors::of_rows("a record", &error))?)
     }
 }
 
 /// What a compare-and-set answers: which columns come with `[applied]` differs by engine.
-pub(super) fn applied(answer: scylla::response::query_result::QueryRowsResult) -> Result<bool, StoreError> {
+pub(super) fn applied(answer: &scylla::response::query_result::QueryRowsResult) -> Result<bool, StoreError> {
     let none = || StoreError::corrupt("the database did not say whether a record was written");
     let at = answer.column_specs().iter().position(|column| column.name() == "[applied]").ok_or_else(none)?;
     let row =

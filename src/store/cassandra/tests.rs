@@ -2,30 +2,39 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::*;
-use crate::store::suite;
+use crate::market::Nanos;
+use crate::store::{StoreErrorKind, suite};
 
 /// A cluster of `scripts/cassandra`; it ends with the pipe to it, however this process ends.
 struct Launched {
     _child: Child,
     pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
     nodes: Vec<String>,
+    facts: serde_json::Value,
 }
 
-/// The node of this process.
-fn node() -> &'static Launched {
-    static NODE: OnceLock<Launched> = OnceLock::new();
-    NODE.get_or_init(|| {
-        // Processes that test at once have addresses of their own.
-        let net = format!("127.{}.{}", 64 + std::process::id() % 64, std::process::id() / 64 % 256);
+impl Launched {
+    /// Starts a cluster with these words for the launcher.
+    fn start(words: &[&str]) -> Self {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        // Processes that test at once have addresses of their own, and so has each of their clusters.
+        let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let net = format!(
+            "127.{}.{}",
+            64 + std::process::id() % 64,
+            (std::process::id() / 64 + 97 * cluster) % 256
+        );
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cassandra");
         let mut child = Command::new(script)
             .args(["--net", &net])
+            .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -35,28 +44,36 @@ fn node() -> &'static Launched {
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let facts: serde_json::Value = serde_json::from_str(&line)
-            .expect("a node; `make test` fetches Cassandra by scripts/cassandra-env");
+            .expect("nodes; `make test` fetches Cassandra by scripts/cassandra-env");
         let nodes = facts["nodes"].as_array().unwrap();
         let nodes = nodes.iter().map(|node| node.as_str().unwrap().to_owned()).collect();
-        Launched { _child: child, pipes: Mutex::new((stdin, stdout)), nodes }
-    })
-}
+        Self { _child: child, pipes: Mutex::new((stdin, stdout)), nodes, facts }
+    }
 
-impl Launched {
     /// Has the launcher do something.
-    fn ask(&self, line: &str) -> serde_json::Value {
+    fn ask(&self, line: &str) {
         let mut pipes = self.pipes.lock();
         writeln!(pipes.0, "{line}").unwrap();
         let mut answer = String::new();
         pipes.1.read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap()
+        assert!(!answer.contains("\"error\""), "{line}: {answer}");
     }
 }
 
+/// The node of this process.
+fn node() -> &'static Launched {
+    static NODE: OnceLock<Launched> = OnceLock::new();
+    NODE.get_or_init(|| Launched::start(&[]))
+}
+
 fn options(keyspace: &str) -> CassandraOptions {
+    options_of(node(), keyspace)
+}
+
+fn options_of(cluster: &Launched, keyspace: &str) -> CassandraOptions {
     let placement = Placement { datacenter: "dc1".to_owned(), replicas: 1 };
     CassandraOptions {
-        nodes: node().nodes.clone(),
+        nodes: cluster.nodes.clone(),
         layout: Layout {
             keyspace: keyspace.to_owned(),
             region: "local".to_owned(),
@@ -77,8 +94,7 @@ fn options(keyspace: &str) -> CassandraOptions {
 const LIVES: RecordLives =
     RecordLives { tapes: Duration::from_secs(96 * 3_600), audit: Duration::from_secs(90 * 86_400) };
 
-async fn migrated(keyspace: &str) -> CassandraOptions {
-    let options = options(keyspace);
+async fn migrated(options: CassandraOptions) -> CassandraOptions {
     let schema = Schema::connect(&options).await.unwrap();
     schema.apply(Duration::from_secs(60), |_| {}).await.unwrap();
     options
@@ -101,7 +117,7 @@ async fn emptied(store: &Arc<CassandraStore>) -> Arc<CassandraStore> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn store_suite_on_cassandra() {
-    let store = Arc::new(CassandraStore::open(&migrated("suite").await, LIVES).await.unwrap());
+    let store = Arc::new(CassandraStore::open(&migrated(options("suite")).await, LIVES).await.unwrap());
     suite::store(async || emptied(&store).await, suite::OtherBytes::Unnoticed).await;
     suite::records(async || emptied(&store).await).await;
 }
@@ -125,4 +141,110 @@ async fn ten_nodes_migrate_at_once() {
     let status = schema.status().await.unwrap();
     assert!(status.iter().all(|step| matches!(step.standing, Standing::Applied { .. })), "{status:?}");
     CassandraStore::open(&options, LIVES).await.unwrap().ping().await.unwrap();
+}
+
+fn frame(tape: u64, seq: u64) -> FrameRow {
+    FrameRow { tape: TapeId(tape), seq, body: format!("frame {seq}").into() }
+}
+
+/// Frames far apart are found by the directory, and those behind what has expired too.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_far_apart_are_found() {
+    let store = CassandraStore::open(&migrated(options("apart")).await, LIVES).await.unwrap();
+    let seqs = [1, 256, 257, 5_000, 5_001, 1_000_000, 40_000_000_000];
+    for seq in seqs {
+        store.append(frame(u64::MAX, seq), Reach::Region).await.unwrap();
+    }
+    let read = async |range: RangeInclusive<u64>, bytes_max| -> Vec<u64> {
+        let frames = store.frames(TapeId(u64::MAX), range, bytes_max, At::Home).await.unwrap();
+        frames.iter().map(|frame| frame.seq).collect()
+    };
+    assert_eq!(read(1..=u64::MAX, usize::MAX).await, seqs);
+    assert_eq!(read(300..=2_000_000, usize::MAX).await, [5_000, 5_001, 1_000_000]);
+    assert_eq!(read(5_002..=u64::MAX, 1).await, [1_000_000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_write_one_symbol() {
+    let options = migrated(options("both")).await;
+    let one = CassandraStore::open(&options, LIVES).await.unwrap();
+    let other = CassandraStore::open(&options, LIVES).await.unwrap();
+    let symbol: Symbol = "AAPL".parse().unwrap();
+    let put = async |store: &CassandraStore, from: i64, to: i64, id: u8| {
+        let bucket = Bucket::of(Kind::Trade, Nanos(from));
+        let key = BlockKey { kind: Kind::Trade, first: Nanos(from), id: [id; 16] };
+        let row = BlockRow { key, last: Nanos(to), count: 1, body: vec![id; 40_000].into() };
+        store.put_blocks(3, u64::from(id), vec![(BucketKey { symbol, bucket }, vec![row])]).await.unwrap();
+    };
+    // Times of one microsecond too: the lowest and the highest win, whoever was last.
+    let t = 1_704_292_200_000_000_000;
+    put(&one, t + 500, t + 900, 3).await;
+    put(&other, t + 400, t + 800, 2).await;
+    put(&other, t + 600, t + 2_000_000, 1).await;
+    put(&one, t + 700, t + 1_000_000, 2).await;
+    let row = other.symbols("", None, 9).await.unwrap();
+    assert_eq!((row[0].first, row[0].last), (Nanos(t + 400), Nanos(t + 2_000_000)));
+    assert_eq!((row.len(), one.block_count(3).await.unwrap()), (1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_reached_is_named() {
+    let mut elsewhere = options("elsewhere");
+    let placement = Placement { datacenter: "dc9".to_owned(), replicas: 1 };
+    elsewhere.layout.regions.insert("local".to_owned(), placement);
+    let error = CassandraStore::open(&elsewhere, LIVES).await.map(drop).unwrap_err();
+    assert!(error.kind == StoreErrorKind::Invalid && error.detail.contains("dc9"), "{error}");
+    let nobody = CassandraOptions { nodes: vec!["127.0.0.1:1".to_owned()], ..options("nobody") };
+    let error = CassandraStore::open(&nobody, LIVES).await.map(drop).unwrap_err();
+    assert!(error.kind == StoreErrorKind::Unknown && error.detail.contains("127.0.0.1:1"), "{error}");
+    let no_room = CassandraOptions { append_bytes_max: 1, ..migrated(options("no_room")).await };
+    let store = CassandraStore::open(&no_room, LIVES).await.unwrap();
+    let large = FrameRow { body: vec![0; 5_000].into(), ..frame(1, 1) };
+    let error = store.append(large, Reach::Region).await.unwrap_err();
+    assert!(error.kind == StoreErrorKind::Refused && error.detail.contains("append_bytes_max"), "{error}");
+}
+
+/// The database is killed under appends, over TLS and with a password: what was acknowledged is there
+/// when it comes back, and appends go on by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_killed() {
+    let cluster = Launched::start(&["--tls", "--auth"]);
+    let ca = std::fs::read(cluster.facts["ca"].as_str().unwrap()).unwrap();
+    let user = |password: &str| Some(("cassandra".to_owned(), password.into()));
+    let plain = CassandraOptions { user: user("cassandra"), ..options_of(&cluster, "killed") };
+    let options = CassandraOptions { ca: Some(ca), ..plain.clone() };
+    let wrong = CassandraOptions { user: user("wrong"), ..options.clone() };
+    for refused in [plain, wrong] {
+        let error = CassandraStore::open(&refused, LIVES).await.map(drop).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Unknown, "{error}");
+    }
+    let store = CassandraStore::open(&migrated(options).await, LIVES).await.unwrap();
+    assert_eq!(store.durability().await, durability::Durability::Synced);
+    let (mut acknowledged, mut failed, mut seq) = (Vec::new(), 0, 0);
+    for round in 0..3 {
+        for _ in 0..20 {
+            seq += 1;
+            match store.append(frame(7, seq), Reach::Region).await {
+                Ok(()) => acknowledged.push(seq),
+                Err(error) => {
+                    assert_ne!(error.kind, StoreErrorKind::Invalid, "{error}");
+                    failed += 1;
+                }
+            }
+        }
+        match round {
+            0 => cluster.ask("kill 1"),
+            1 => {
+                cluster.ask("start 1");
+                while store.ping().await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(failed > 0 && acknowledged.iter().any(|seq| *seq > 40), "{failed} failed, {acknowledged:?}");
+    let there = store.frames(TapeId(7), 1..=seq, usize::MAX, At::Here).await.unwrap();
+    let there: Vec<u64> = there.iter().map(|frame| frame.seq).collect();
+    assert!(acknowledged.iter().all(|seq| there.contains(seq)), "{acknowledged:?} {there:?}");
 }
