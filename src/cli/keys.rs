@@ -10,7 +10,7 @@ use crate::access::{Actor, Keys};
 use crate::config::Config;
 use crate::http::types::{KeyIn, KeyOut, KeysOut, RotateIn};
 use crate::market::Nanos;
-use crate::node::storage;
+use crate::node::backends;
 
 /// Arguments of `keys`.
 #[derive(Clone, Debug, Args)]
@@ -103,7 +103,7 @@ impl Store {
             return Err(CliError::usage(format!("there is no data folder {}", data.display()))
                 .next("name it with --data, or the running node with --admin URL"));
         }
-        let keys = storage::open_keys(config).await.map_err(|error| {
+        let keys = backends::open_keys(config).await.map_err(|error| {
             CliError::failed(error.to_string())
                 .next("where a node is only starting, try again; --admin URL names a running one")
         })?;

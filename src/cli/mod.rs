@@ -12,6 +12,7 @@ mod config;
 mod serve;
 mod demo;
 mod verify;
+mod migrate;
 mod cert;
 mod keys;
 mod client;
@@ -56,6 +57,7 @@ enum Command {
     Demo(DemoArgs),
     /// Walk what is stored and name what is damaged
     Verify(VerifyArgs),
+    Migrate(migrate::MigrateArgs),
     Import(import::ImportArgs),
     Replay(replay::ReplayArgs),
     Query(query::QueryArgs),
@@ -142,6 +144,7 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
         Command::Serve(args) => block_on(serve::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Verify(args) => block_on(verify::run(args)),
+        Command::Migrate(args) => block_on(migrate::run(args)),
         Command::Import(args) => block_on(import::run(args)),
         Command::Replay(args) => block_on(replay::run(args)),
         Command::Query(args) => block_on(query::run(args)),

@@ -17,7 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{CliError, KeyPair, NodeFile, ReadyKeys, ServeArgs, print};
 use crate::access::NewKey;
 use crate::config::{Config, Loaded};
-use crate::node::storage::StorageError;
+use crate::node::backends::StorageError;
 use crate::node::{Listeners, Node, PairAccount, StartError, key_pair};
 use crate::store::StoreErrorKind;
 use crate::telemetry::logs;

@@ -10,7 +10,7 @@ use super::admin::{AdminClient, Door};
 use super::progress::Progress;
 use super::{CliError, VerifyArgs, print};
 use crate::config::Config;
-use crate::node::{FindingOut, VerifyOut, VerifyState, storage};
+use crate::node::{FindingOut, VerifyOut, VerifyState, backends};
 use crate::store::embedded::{self, verify_folder};
 
 /// Between questions how far a node's walk is.
@@ -76,7 +76,7 @@ async fn in_folder(config: &Config) -> Result<Found, CliError> {
         return Err(CliError::usage(format!("{} holds no store", config.node.data.display()))
             .next("name the data folder of a node with --data"));
     }
-    let keyring = storage::keyring(config).map_err(|error| CliError::failed(error.to_string()))?;
+    let keyring = backends::keyring(config).map_err(|error| CliError::failed(error.to_string()))?;
     let mut walk = Walk::default();
     let findings = verify_folder(&folder, Arc::new(keyring), move |progress: embedded::Progress| {
         walk.at(progress.what, progress.done_bytes, progress.total_bytes);

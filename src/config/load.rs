@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::rules::{RULES, Rule, rule_of};
-use super::{Config, env};
+use super::{Backend, Config, env};
 
 /// What a segment has beside its frames, at most: its header, the head of a record, its index.
 const SEGMENT_OVERHEAD: u64 = 4 * 1_024;
@@ -243,7 +243,9 @@ impl Effective {
 
     /// What must hold between keys.
     fn check_together(&self, config: &Config) -> Result<(), ConfigError> {
-        let Config { http, ingest, tape, history, store, .. } = config;
+        let Config { http, ingest, tape, history, store, cassandra, .. } = config;
+        let is_cluster = store.backend == Backend::Cassandra;
+        let has_own_region = cassandra.regions.iter().any(|place| place.region == config.node.region);
         let same_door = http.listen == http.admin_listen && http.listen.port() != 0;
         let rules = [
             (!same_door, "http.admin_listen", "another address than http.listen"),
@@ -273,6 +275,22 @@ impl Effective {
                 u64::from(store.segment_bytes) >= 2 * (tape.frame_bytes_max as u64 + SEGMENT_OVERHEAD),
                 "store.segment_bytes",
                 "at least twice tape.frame_bytes_max and 8 KiB more, so that every frame fits",
+            ),
+            (
+                !is_cluster || !cassandra.nodes.is_empty(),
+                "cassandra.nodes",
+                "given where store.backend is cassandra",
+            ),
+            (!is_cluster || has_own_region, "cassandra.regions", "a list with node.region in it"),
+            (
+                !is_cluster || store.seal_key.is_some(),
+                "store.seal_key",
+                "given where store.backend is cassandra: all nodes of all regions have the same one",
+            ),
+            (
+                cassandra.user.is_some() == cassandra.password_file.is_some(),
+                "cassandra.password_file",
+                "given together with cassandra.user, or both empty",
             ),
             (tape.frame_bytes_max >= tape.flush_bytes, "tape.frame_bytes_max", "at least tape.flush_bytes"),
             (

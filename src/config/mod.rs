@@ -16,13 +16,15 @@
 //! Environment variables are read in [`environment`] and [`env_credentials`] and nowhere else.
 
 mod sections;
+mod cassandra;
 mod rules;
 mod load;
 mod env;
 
+pub use cassandra::{Cassandra, RegionPlace};
 pub use env::{Credentials, env_credentials, environment};
 pub use load::{ConfigError, DEFAULTS, Effective, Layers, Loaded, Source};
 pub use sections::{
-    Access, Config, Demo, History, Http, Ingest, Live, LogFormat, Node, Store, Subs, Tape, Telemetry,
-    TlsVersion,
+    Access, Backend, Config, Demo, History, Http, Ingest, Live, LogFormat, Node, Store, Subs, Tape,
+    Telemetry, TlsVersion,
 };

@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use toml::Value;
 
+use super::cassandra::RegionPlace;
+
 /// What a value must be.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rule {
@@ -31,6 +33,16 @@ pub(super) enum Rule {
     LogFilter,
     /// 32 bytes as base64url, or nothing.
     SealKey,
+    /// On or off.
+    Switch,
+    /// A list of hosts with their ports.
+    Hosts,
+    /// A list of regions with their places.
+    Places,
+    /// The beginning of a name of a keyspace.
+    Keyspace,
+    /// A word, or nothing.
+    Word,
 }
 
 const KIB: i64 = 1 << 10;
@@ -99,6 +111,8 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("tape.held_bytes_max", Rule::Number(MIB, 64 * GIB)),
     ("tape.requests_bytes_max", Rule::Number(MIB, 64 * GIB)),
     ("tape.requests_minutes", Rule::Number(1, 1_440)),
+    ("store.backend", Rule::OneOf(&["embedded", "cassandra"])),
+    ("store.require_durable_commitlog", Rule::Switch),
     ("store.seal_key", Rule::SealKey),
     ("store.segment_bytes", Rule::Number(64 * KIB, GIB)),
     ("store.append_queue_bytes_max", Rule::Number(MIB, 16 * GIB)),
@@ -107,6 +121,18 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("store.block_cache_bytes", Rule::Number(MIB, 1_024 * GIB)),
     ("store.tape_hours", Rule::Number(0, 24 * 365)),
     ("store.low_space_percent", Rule::Number(0, 90)),
+    ("cassandra.nodes", Rule::Hosts),
+    ("cassandra.regions", Rule::Places),
+    ("cassandra.keyspace", Rule::Keyspace),
+    ("cassandra.rack", Rule::Word),
+    ("cassandra.user", Rule::Word),
+    ("cassandra.password_file", Rule::File),
+    ("cassandra.tls_ca", Rule::File),
+    ("cassandra.connect_ms", Rule::Number(100, HOUR_MS)),
+    ("cassandra.request_ms", Rule::Number(100, HOUR_MS)),
+    ("cassandra.connections", Rule::Number(1, 64)),
+    ("cassandra.append_bytes_max", Rule::Number(MIB, 16 * GIB)),
+    ("cassandra.flush_statements", Rule::Number(1, 4_096)),
     ("history.linger_ms", Rule::Number(100, HOUR_MS)),
     ("history.block_ticks_max", Rule::Number(16, 65_536)),
     ("history.page_limit_default", Rule::Number(1, 1_000_000)),
@@ -176,7 +202,10 @@ impl Rule {
                 Ok(number) => Value::Integer(number),
                 Err(_) => Value::String(text.to_owned()),
             },
-            Self::Words | Self::Origins => {
+            Self::Switch => {
+                text.trim().parse().map_or_else(|_| Value::String(text.to_owned()), Value::Boolean)
+            }
+            Self::Words | Self::Origins | Self::Hosts | Self::Places => {
                 let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
                 Value::Array(words.map(|word| Value::String(word.to_owned())).collect())
             }
@@ -215,6 +244,26 @@ impl Rule {
             (Self::SealKey, Value::String(text)) => {
                 text.is_empty() || URL_SAFE_NO_PAD.decode(text).is_ok_and(|key| key.len() == 32)
             }
+            (Self::Switch, Value::Boolean(_)) => true,
+            (Self::Hosts, Value::Array(hosts)) => hosts.iter().all(|host| host.as_str().is_some_and(is_host)),
+            (Self::Places, Value::Array(places)) => {
+                let region = |place: &Value| {
+                    let place = RegionPlace::parse(place.as_str()?)?;
+                    Self::Region.allows(&Value::String(place.region.clone())).then_some(place.region)
+                };
+                let regions: Option<std::collections::BTreeSet<_>> = places.iter().map(region).collect();
+                regions.is_some_and(|regions| regions.len() == places.len())
+            }
+            (Self::Keyspace, Value::String(text)) => {
+                (1..=24).contains(&text.len())
+                    && text
+                        .bytes()
+                        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+                    && text.starts_with(|first: char| first.is_ascii_lowercase())
+            }
+            (Self::Word, Value::String(text)) => {
+                text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())
+            }
             _ => false,
         }
     }
@@ -243,6 +292,14 @@ impl Rule {
                  \"info,tapeline::http=debug\""
                 .to_owned(),
             Self::SealKey => "43 characters of base64url (32 bytes), or empty".to_owned(),
+            Self::Switch => "true or false".to_owned(),
+            Self::Hosts => "a list of hosts with their ports such as [\"10.0.0.1:9042\"], or a:9042,b:9042".to_owned(),
+            Self::Places => {
+                "a list of region=datacenter:replicas such as [\"eu=dc1:3\", \"us=dc2:3\"], each region once, 1 to 9 replicas"
+                    .to_owned()
+            }
+            Self::Keyspace => "1 to 24 of a-z, 0-9 and '_', the first a letter".to_owned(),
+            Self::Word => "at most 128 printable characters without blanks, or empty".to_owned(),
         }
     }
 
@@ -250,6 +307,15 @@ impl Rule {
     pub(super) const fn is_secret(self) -> bool {
         matches!(self, Self::SealKey)
     }
+}
+
+/// Whether a text is a host and its port.
+fn is_host(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte))
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 /// Whether a text is the origin of a page as browsers send it (RFC 6454, 6.1).

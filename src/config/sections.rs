@@ -9,6 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
+use super::cassandra::Cassandra;
+
 /// The whole configuration of a node.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +25,8 @@ pub struct Config {
     pub tape: Tape,
     /// What is stored and for how long.
     pub store: Store,
+    /// The cluster of the scaled store.
+    pub cassandra: Cassandra,
     /// Keeper and reader.
     pub history: History,
     /// Latest values.
@@ -188,6 +192,10 @@ pub struct Tape {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
+    /// Where it is stored.
+    pub backend: Backend,
+    /// A database that answers before its commit log is synced is refused.
+    pub require_durable_commitlog: bool,
     /// Key of the envelope around all stored bytes, base64url; none: made at first start.
     #[serde(deserialize_with = "secret")]
     pub seal_key: Option<SecretString>,
@@ -205,6 +213,16 @@ pub struct Store {
     pub tape_hours: u64,
     /// Free space of the disk below which the node warns.
     pub low_space_percent: u64,
+}
+
+/// Where ticks and history are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// In the data folder, for one node.
+    Embedded,
+    /// In a cluster of Cassandra or ScyllaDB, for any number of nodes.
+    Cassandra,
 }
 
 impl Store {
@@ -371,9 +389,15 @@ pub struct Demo {
 }
 
 /// An empty text is no file.
-fn file<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+pub(super) fn file<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
     let text = String::deserialize(from)?;
     Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+}
+
+/// An empty text is none.
+pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(from)?;
+    Ok((!text.is_empty()).then_some(text))
 }
 
 /// An empty text is no secret.

@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::backends::Backend;
 use crate::http::{ApiError, ApiResult, Gate};
 use crate::store::StoreError;
-use crate::store::embedded::{EmbeddedStore, Finding, Progress, Severity};
+use crate::store::embedded::{Finding, Progress, Severity};
 
 /// Findings that an answer names; the others are counted.
 const FINDINGS_MAX: usize = 1_000;
@@ -96,20 +97,24 @@ impl FindingOut {
 }
 
 /// The routes. `stop` ends a walk that still runs.
-pub(super) fn routes(store: Arc<EmbeddedStore>, stop: CancellationToken) -> Router<Arc<Gate>> {
-    let verifier = Arc::new(Verifier { store, stop, last: Arc::default() });
+pub(super) fn routes(backend: Backend, stop: CancellationToken) -> Router<Arc<Gate>> {
+    let verifier = Arc::new(Verifier { backend, stop, last: Arc::default() });
     Router::new().route("/admin/verify", get(progress).post(begin).with_state(verifier))
 }
 
 struct Verifier {
-    store: Arc<EmbeddedStore>,
+    backend: Backend,
     stop: CancellationToken,
     last: Arc<Mutex<Option<VerifyOut>>>,
 }
 
 async fn begin(State(verifier): State<Arc<Verifier>>) -> ApiResult<(StatusCode, Json<VerifyOut>)> {
+    let Backend::Embedded(store) = verifier.backend.clone() else {
+        let message = "what is in the database is verified by the database: nodetool verify and repair";
+        return Err(ApiError::bad_request(message).with("reason", "database"));
+    };
     let begun = begun(&mut verifier.last.lock())?;
-    let (store, last) = (Arc::clone(&verifier.store), Arc::clone(&verifier.last));
+    let last = Arc::clone(&verifier.last);
     let stop = verifier.stop.clone();
     tokio::spawn(async move {
         let progress = Arc::clone(&last);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::backends::Storage;
 use super::clock::Clocks;
-use super::storage::Storage;
 use crate::config;
 use crate::history::Reader;
 use crate::http::{Clock, Streams};
@@ -45,7 +45,7 @@ pub(super) fn start(
     let Ground { storage, view, reader, clocks, metrics, bars } = ground;
     let newest = Arc::new(Newest::new(Arc::clone(reader), config.latest_symbols_max));
     let sealed = Sealed::new(Arc::clone(&storage.keyring));
-    let store = Arc::clone(&storage.store) as _;
+    let store = Arc::clone(&storage.store);
     let counted = Arc::clone(metrics);
     let counted = Box::new(move || counted.live_scans.inc());
     let scans = Scans::new(store, sealed, config.scans_max, config.scan_cache_bytes_max, counted);

@@ -9,10 +9,10 @@
 //! is closed. Work left undone by a kill is done at the next start.
 
 mod admin;
+pub mod backends;
 mod bootstrap;
 mod clock;
 mod live;
-pub mod storage;
 mod tape;
 mod tls;
 mod watch;
@@ -35,21 +35,18 @@ use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, App, Gate, GateParts, Streams};
 use crate::ingest::{Intake, IntakeConfig};
 use crate::live::BarLimits;
-use crate::store::embedded::{EmbeddedStore, OpenReport, Severity};
-use crate::store::{Records, Space, StoreError};
+use crate::store::StoreError;
 use crate::subs::{Subs, run_attached};
 use crate::tape::Region;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics};
 use crate::wire;
+use backends::{Backend, Storage, StorageError};
 use clock::Clocks;
-use storage::{Storage, StorageError};
 
 pub use admin::{FindingOut, VerifyOut, VerifyState};
 pub use bootstrap::{PairAccount, key_pair};
 
-/// The parts that report their health.
-const PARTS: [&str; 3] = ["view", "writer", "disk"];
 /// At a stop streams are ended in so many steps.
 const MOVE_STEPS: u32 = 30;
 /// How long running requests of the admin door may take at the end.
@@ -127,7 +124,7 @@ pub struct Node {
     view: Arc<SharedView>,
     streams: Arc<Streams>,
     now: NowFn,
-    embedded: Arc<EmbeddedStore>,
+    backend: Backend,
     /// Cancelled when a drain begins: who stays connected is told to come again elsewhere.
     draining: CancellationToken,
     stop: CancellationToken,
@@ -137,7 +134,7 @@ pub struct Node {
 /// Under another region's name the tapes that are there would never be followed, and what of them is
 /// not in blocks yet would be missing.
 fn check_region(storage: &Storage, region: &str) -> Result<(), StartError> {
-    let regions = storage.store.parts(Space::Tapes);
+    let regions = storage.regions_written();
     if regions.is_empty() || regions.contains(region) {
         return Ok(());
     }
@@ -154,12 +151,13 @@ impl Node {
     /// # Errors
     /// [`StartError`]
     pub async fn start(config: Arc<Config>, listeners: Listeners) -> Result<Self, StartError> {
-        let (metrics, health) = (Arc::new(Metrics::new()?), Arc::new(Health::starting(&PARTS)));
+        let (metrics, health) =
+            (Arc::new(Metrics::new()?), Arc::new(Health::starting(&backends::parts(&config))));
         let clocks = Clocks::system();
         let tls = Tls::open(&config.http)?.map(Arc::new);
-        let storage = storage::open(&config).await?;
-        tell(&storage.report);
-        metrics.store_log_cut_bytes.inc_by(storage.report.cut_bytes);
+        let storage = backends::open(&config).await?;
+        storage.tell(&metrics);
+        backends::check_durability(&config, &storage, &health).await?;
         let region = Region::parse(&config.node.region)
             .map_err(|error| StartError::Config(format!("node.region {:?} {error}", config.node.region)))?;
         check_region(&storage, &config.node.region)?;
@@ -193,7 +191,7 @@ impl Node {
         });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
-        let of_node = admin::routes(Arc::clone(&storage.store), stop.clone());
+        let of_node = admin::routes(storage.backend.clone(), stop.clone());
         let routers = [http::router(app), http::admin_router(Arc::clone(&gate), of_node)];
         let listeners = [listeners.http, listeners.admin];
         let of_doors = listeners.into_iter().zip(routers).zip([tls.clone(), None]);
@@ -213,7 +211,7 @@ impl Node {
             view: tape.view,
             streams,
             now: clocks.now,
-            embedded: storage.store,
+            backend: storage.backend,
             draining,
             stop,
             tasks,
@@ -333,7 +331,7 @@ fn intake(config: &Config, storage: &Storage, tape: &tape::TapeTasks, clocks: &C
 }
 
 fn reader(config: &Config, storage: &Storage, view: &Arc<SharedView>, region: Region) -> Reader {
-    let (store, records) = (Arc::clone(&storage.store) as _, Arc::clone(&storage.store) as _);
+    let (store, records) = (Arc::clone(&storage.store), Arc::clone(&storage.records));
     let (keyring, limits) = (Arc::clone(&storage.keyring), ReadLimits::of(&config.history));
     Reader::new(store, records, keyring, Arc::clone(view) as _, region, limits)
 }
@@ -346,7 +344,7 @@ async fn gate(
     metrics: Arc<Metrics>,
     health: Arc<Health>,
 ) -> Result<Arc<Gate>, StartError> {
-    let records: Arc<dyn Records> = Arc::clone(&storage.store) as _;
+    let records = Arc::clone(&storage.records);
     let audit = Arc::new(Audit::new(Arc::clone(&records), Arc::clone(&storage.keyring))?);
     let keys = Keys::open(
         Arc::clone(&records),
@@ -373,8 +371,8 @@ async fn gate(
 
 /// The subscriptions as they are stored.
 fn subs(config: &Config, storage: &Storage, clocks: &Clocks) -> Arc<Subs> {
-    let (store, keyring) = (Arc::clone(&storage.store), Arc::clone(&storage.keyring));
-    Arc::new(Subs::new(store, keyring, config.subs.clone(), clocks.mono.clone()))
+    let (records, keyring) = (Arc::clone(&storage.records), Arc::clone(&storage.keyring));
+    Arc::new(Subs::new(records, keyring, config.subs.clone(), clocks.mono.clone()))
 }
 
 /// Serves a door until its handle shuts it down.
@@ -389,24 +387,6 @@ async fn serve(
     if let Err(error) = http::server::serve(listener, router, config, metrics, handle, tls.as_deref()).await {
         tracing::error!(%error, "a door has closed");
     }
-}
-
-/// Logs what opening the store found and mended.
-fn tell(report: &OpenReport) {
-    for finding in &report.findings {
-        let (file, offset, what) = (finding.file.display(), finding.offset, &finding.what);
-        match finding.severity {
-            Severity::Cut => {
-                tracing::warn!(%file, offset, what, "the end of the log was cut; none of it was acknowledged");
-            }
-            Severity::Healed => {
-                tracing::warn!(%file, offset, what, "a damaged file was healed from its mirror");
-            }
-            Severity::Damage => tracing::error!(%file, offset, what, "a stored file is damaged"),
-        }
-    }
-    let taken_back = report.ignored_records;
-    tracing::info!(frames = report.frames, taken_back, created = report.created, "the store is open");
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, StartError> {

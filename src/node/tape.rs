@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
+use super::backends::{self, Storage};
 use super::clock::Clocks;
-use super::storage::Storage;
 use crate::config::Config;
 use crate::history::keeper::{Keeper, KeeperConfig};
 use crate::history::tasks::{KeeperHandle, KeeperWorld, spawn_keeper};
@@ -39,17 +39,19 @@ pub(super) async fn start(
     stop: &CancellationToken,
     tracker: &TaskTracker,
 ) -> Result<TapeTasks, StartError> {
+    let regions = backends::regions(config).into_iter().map(Region::parse).collect::<Result<Vec<_>, _>>();
+    let regions = regions.map_err(|error| StartError::Config(format!("cassandra.regions: {error}")))?;
     let world = ViewWorld {
-        store: Arc::clone(&storage.store) as _,
-        records: Arc::clone(&storage.store) as _,
+        store: Arc::clone(&storage.store),
+        records: Arc::clone(&storage.records),
         sealed: Sealed::new(Arc::clone(&storage.keyring)),
         region,
-        regions: vec![region],
+        regions: regions.clone(),
         now: Arc::clone(&clocks.now),
     };
     let now = (clocks.now)();
     let view = View::new(
-        Follower::new(follower_config(config, region), Box::new(random), now),
+        Follower::new(follower_config(config, region, regions), Box::new(random), now),
         Tail::new(tail_config(config)),
         RequestMemory::new(request_config(config), now.mono),
         SHARDS,
@@ -62,8 +64,8 @@ pub(super) async fn start(
     let writer = tasks::spawn_writer(
         writer,
         WriterWorld {
-            store: Arc::clone(&storage.store) as _,
-            records: Arc::clone(&storage.store) as _,
+            store: Arc::clone(&storage.store),
+            records: Arc::clone(&storage.records),
             sealed: world.sealed.clone(),
             region: config.node.region.clone(),
             now: Arc::clone(&clocks.now),
@@ -101,14 +103,14 @@ fn random() -> u64 {
     rand::random()
 }
 
-fn follower_config(config: &Config, region: Region) -> FollowerConfig {
+fn follower_config(config: &Config, region: Region, regions: Vec<Region>) -> FollowerConfig {
     FollowerConfig {
         poll_own_ms: config.tape.poll_own_ms,
         poll_remote_ms: config.tape.poll_remote_ms,
         retire_after_ms: config.tape.retire_after_ms,
         held_bytes_max: config.tape.held_bytes_max,
         frame_ttl_ms: config.store.tape_hours.max(1) * 3_600_000,
-        ..FollowerConfig::new(region, vec![region])
+        ..FollowerConfig::new(region, regions)
     }
 }
 

@@ -5,22 +5,25 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus::IntCounter;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
+use super::backends::{Backend, ROWS_AGE_MIN};
 use super::{Node, tls};
 use crate::access::tickets::is_over;
 use crate::http::Streams;
 use crate::market::Nanos;
+use crate::store::Store as _;
+use crate::store::cassandra::CassandraStore;
 use crate::store::embedded::EmbeddedStore;
 use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics, Status};
 
 /// Between looks at view, writer and disk.
 const LOOK: Duration = Duration::from_millis(100);
+/// Between signs of life of the database.
+const PING: Duration = Duration::from_secs(1);
 /// Between looks for segments that may be unlinked, and sweeps of counters that rest.
 const SWEEP: Duration = Duration::from_secs(10);
-/// A registry row stays at least so long: it is there before the first frame of its tape. So does
-/// the row that says that something was deleted.
-const ROWS_AGE_MIN: Duration = Duration::from_secs(24 * 3_600);
 
 impl Node {
     /// Starts the tasks.
@@ -31,7 +34,7 @@ impl Node {
             view: Arc::clone(&self.view),
             streams: Arc::clone(&self.streams),
             writer: self.writer.clone(),
-            embedded: Arc::clone(&self.embedded),
+            backend: self.backend.clone(),
             low_space_percent: self.config.store.low_space_percent,
             now: Arc::clone(&self.now),
         };
@@ -42,8 +45,7 @@ impl Node {
                 look.once();
             }
         });
-        let (gate, view, embedded) =
-            (Arc::clone(&self.gate), Arc::clone(&self.view), Arc::clone(&self.embedded));
+        let (gate, view, backend) = (Arc::clone(&self.gate), Arc::clone(&self.view), self.backend.clone());
         let age = Duration::from_secs(self.config.store.tape_hours.saturating_mul(3_600));
         let audit_age = Duration::from_secs(self.config.access.audit_days.saturating_mul(86_400));
         let stop = self.stop.clone();
@@ -53,10 +55,17 @@ impl Node {
                 gate.sources.sweep();
                 gate.metrics.access_keys.set(count(gate.keys.list().len()));
                 let now = (gate.clock)();
-                unlink(&embedded, &view, age, now).await;
-                drop_rows(&embedded, age, audit_age, now).await;
+                // In a database rows end by themselves.
+                if let Backend::Embedded(embedded) = &backend {
+                    unlink(embedded, &view, age, now).await;
+                    drop_rows(embedded, age, audit_age, now).await;
+                }
             }
         });
+        if let Backend::Cassandra(store) = &self.backend {
+            let (store, health) = (Arc::clone(store), Arc::clone(&self.gate.health));
+            self.tasks.spawn(ask_database(store, health, self.stop.clone()));
+        }
         if let Some(tls) = &self.tls {
             self.tasks.spawn(tls::watch(Arc::clone(tls), Arc::clone(&self.gate), self.stop.clone()));
         }
@@ -81,6 +90,17 @@ impl Node {
                 }
             }
         });
+    }
+}
+
+/// Asks the database for a sign of life now and then.
+async fn ask_database(store: Arc<CassandraStore>, health: Arc<Health>, stop: CancellationToken) {
+    let mut ticks = every(PING);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        match store.ping().await {
+            Ok(()) => health.set("database", Status::Ok, "answers"),
+            Err(error) => health.set("database", Status::Fail, error.to_string()),
+        }
     }
 }
 
@@ -121,7 +141,7 @@ struct Look {
     view: Arc<SharedView>,
     streams: Arc<Streams>,
     writer: WriterHandle,
-    embedded: Arc<EmbeddedStore>,
+    backend: Backend,
     low_space_percent: u64,
     now: NowFn,
 }
@@ -130,7 +150,10 @@ impl Look {
     fn once(&self) {
         self.look_at_view();
         self.look_at_writer();
-        self.look_at_disk();
+        match &self.backend {
+            Backend::Embedded(store) => self.look_at_disk(store),
+            Backend::Cassandra(store) => self.look_at_driver(store),
+        }
     }
 
     fn look_at_view(&self) {
@@ -171,14 +194,24 @@ impl Look {
         }
     }
 
-    fn look_at_disk(&self) {
-        let (metrics, stats) = (&self.metrics, self.embedded.stats());
+    fn look_at_driver(&self, store: &CassandraStore) {
+        let (metrics, stats) = (&self.metrics, store.stats());
+        raise(&metrics.database_requests, stats.requests);
+        raise(&metrics.database_errors, stats.errors);
+        raise(&metrics.database_retries, stats.retries);
+        raise(&metrics.database_connection_timeouts, stats.connection_timeouts);
+        raise(&metrics.database_request_timeouts, stats.request_timeouts);
+        metrics.database_connections.set(i64::try_from(stats.connections).unwrap_or(i64::MAX));
+    }
+
+    fn look_at_disk(&self, store: &EmbeddedStore) {
+        let (metrics, stats) = (&self.metrics, store.stats());
         raise(&metrics.tape_frames, stats.appended_frames);
         raise(&metrics.store_append_bytes, stats.appended_bytes);
         raise(&metrics.store_syncs, stats.append_syncs);
         raise(&metrics.store_refused_appends, stats.refused_appends);
         metrics.store_segments.set(i64::try_from(stats.segments).unwrap_or(i64::MAX));
-        let space = match self.embedded.free_space() {
+        let space = match store.free_space() {
             Ok(space) => space,
             Err(error) => {
                 self.health.set("disk", Status::Warn, format!("free space is not known: {error}"));

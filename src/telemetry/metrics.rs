@@ -79,6 +79,12 @@ metrics! {
     store_segments: IntGauge = "tapeline_store_segments", "segments of the log", [];
     store_log_cut_bytes: IntCounter = "tapeline_store_log_cut_bytes_total", "unacknowledged bytes cut from the end of a log when it was opened", [];
     store_free_ratio: Gauge = "tapeline_store_free_ratio", "free share of the disk", [];
+    database_requests: IntCounter = "tapeline_database_requests_total", "statements sent to the database", [];
+    database_errors: IntCounter = "tapeline_database_errors_total", "statements that failed", [];
+    database_retries: IntCounter = "tapeline_database_retries_total", "statements that the driver has sent again", [];
+    database_connections: IntGauge = "tapeline_database_connections", "open connections to the database", [];
+    database_connection_timeouts: IntCounter = "tapeline_database_connection_timeouts_total", "connections to the database that took too long to open", [];
+    database_request_timeouts: IntCounter = "tapeline_database_request_timeouts_total", "statements that took too long", [];
 }
 
 impl Metrics {

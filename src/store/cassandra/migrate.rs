@@ -83,6 +83,12 @@ impl Schema {
         steps(&self.cluster, &self.layout).await
     }
 
+    /// What migrations stand on: keyspaces, and where they are written down.
+    #[must_use]
+    pub fn foundations(&self) -> Vec<String> {
+        self.layout.foundations(self.cluster.dialect)
+    }
+
     /// Applies what is pending, telling each migration before it begins. Waits for another node that
     /// applies, at most `patience`.
     ///
@@ -92,9 +98,9 @@ impl Schema {
     pub async fn apply(
         &self,
         patience: Duration,
-        mut telling: impl FnMut(&Step) + Send,
+        mut telling: impl FnMut(&Step),
     ) -> Result<usize, StoreError> {
-        for statement in self.layout.foundations(self.cluster.dialect) {
+        for statement in self.foundations() {
             self.define(&statement).await?;
         }
         let owner = format!("{:016x}", rand::random::<u64>());
@@ -108,11 +114,7 @@ impl Schema {
         applied
     }
 
-    async fn apply_locked(
-        &self,
-        owner: &str,
-        telling: &mut (impl FnMut(&Step) + Send),
-    ) -> Result<usize, StoreError> {
+    async fn apply_locked(&self, owner: &str, telling: &mut impl FnMut(&Step)) -> Result<usize, StoreError> {
         let mut count = 0;
         for step in self.status().await? {
             check_known(&step)?;
