@@ -101,6 +101,7 @@ impl Node {
     }
 
     async fn start_until(&mut self, file: &Path) -> Result<(), String> {
+        crate::stack::prepare(&self.folder).await;
         let ready = self.folder.join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let log_path = self.folder.join("node.log");
@@ -164,7 +165,8 @@ impl Node {
                 command
             }
         };
-        command.arg("--data").arg(self.folder.join("data")).envs(self.environment.iter().cloned());
+        command.arg("--data").arg(self.folder.join("data"));
+        command.envs(crate::stack::environment(&self.folder)).envs(self.environment.iter().cloned());
         command
     }
 

@@ -28,6 +28,10 @@ pub mod schema;
 mod session;
 mod tapes;
 #[cfg(test)]
+#[path = "../../../tests/it/cluster.rs"]
+#[expect(clippy::expect_used, clippy::indexing_slicing, unreachable_pub, reason = "tests say why they fail")]
+mod cluster;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

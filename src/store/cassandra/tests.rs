@@ -1,76 +1,24 @@
 //! The store over a real Cassandra node, which the tests of this process share.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::cluster::Cluster;
 use super::*;
 use crate::market::Nanos;
 use crate::store::{StoreErrorKind, suite};
 
-/// A cluster of `scripts/cassandra`; it ends with the pipe to it, however this process ends.
-struct Launched {
-    _child: Child,
-    pipes: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
-    nodes: Vec<String>,
-    facts: serde_json::Value,
-}
-
-impl Launched {
-    /// Starts a cluster with these words for the launcher.
-    fn start(words: &[&str]) -> Self {
-        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
-        // Processes that test at once have addresses of their own, and so has each of their clusters.
-        let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let net = format!(
-            "127.{}.{}",
-            64 + std::process::id() % 64,
-            (std::process::id() / 64 + 97 * cluster) % 256
-        );
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cassandra");
-        let mut child = Command::new(script)
-            .args(["--net", &net])
-            .args(words)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("scripts/cassandra runs");
-        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut stdout = BufReader::new(stdout);
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let facts: serde_json::Value = serde_json::from_str(&line)
-            .expect("nodes; `make test` fetches Cassandra by scripts/cassandra-env");
-        let nodes = facts["nodes"].as_array().unwrap();
-        let nodes = nodes.iter().map(|node| node.as_str().unwrap().to_owned()).collect();
-        Self { _child: child, pipes: Mutex::new((stdin, stdout)), nodes, facts }
-    }
-
-    /// Has the launcher do something.
-    fn ask(&self, line: &str) {
-        let mut pipes = self.pipes.lock();
-        writeln!(pipes.0, "{line}").unwrap();
-        let mut answer = String::new();
-        pipes.1.read_line(&mut answer).unwrap();
-        assert!(!answer.contains("\"error\""), "{line}: {answer}");
-    }
-}
-
 /// The node of this process.
-fn node() -> &'static Launched {
-    static NODE: OnceLock<Launched> = OnceLock::new();
-    NODE.get_or_init(|| Launched::start(&[]))
+fn node() -> &'static Cluster {
+    static NODE: OnceLock<Cluster> = OnceLock::new();
+    NODE.get_or_init(|| Cluster::start(&[]))
 }
 
 fn options(keyspace: &str) -> CassandraOptions {
     options_of(node(), keyspace)
 }
 
-fn options_of(cluster: &Launched, keyspace: &str) -> CassandraOptions {
+fn options_of(cluster: &Cluster, keyspace: &str) -> CassandraOptions {
     let placement = Placement { datacenter: "dc1".to_owned(), replicas: 1 };
     CassandraOptions {
         nodes: cluster.nodes.clone(),
@@ -208,7 +156,7 @@ async fn what_cannot_be_reached_is_named() {
 /// when it comes back, and appends go on by themselves.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_was_killed() {
-    let cluster = Launched::start(&["--tls", "--auth"]);
+    let cluster = Cluster::start(&["--tls", "--auth"]);
     let ca = std::fs::read(cluster.facts["ca"].as_str().unwrap()).unwrap();
     let user = |password: &str| Some(("cassandra".to_owned(), password.into()));
     let plain = CassandraOptions { user: user("cassandra"), ..options_of(&cluster, "killed") };

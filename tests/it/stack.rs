@@ -1,0 +1,11 @@
+//! What the nodes of these tests store in: their data folders.
+
+use std::path::Path;
+
+/// What tells a node about its store.
+pub fn environment(_folder: &Path) -> Vec<(String, String)> {
+    Vec::new()
+}
+
+/// Makes what a node needs before it starts.
+pub async fn prepare(_folder: &Path) {}

@@ -1,0 +1,39 @@
+//! What the nodes of these tests store in: one real Cassandra node, where each folder has keyspaces of
+//! its own.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use crate::cluster::Cluster;
+use crate::node::tapeline;
+
+/// The database of this process.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| Cluster::start(&["--heap", "1g"]))
+}
+
+/// What tells a node about its store.
+pub fn environment(folder: &Path) -> Vec<(String, String)> {
+    let name = blake3::hash(folder.as_os_str().as_encoded_bytes()).to_hex();
+    let sets = [
+        ("STORE__BACKEND", "cassandra".to_owned()),
+        ("STORE__SEAL_KEY", "A".repeat(43)),
+        ("CASSANDRA__NODES", cluster().nodes.join(",")),
+        ("CASSANDRA__REGIONS", "local=dc1:1".to_owned()),
+        ("CASSANDRA__KEYSPACE", format!("t{}", name.get(..10).unwrap_or_default())),
+    ];
+    sets.map(|(key, value)| (format!("TAPELINE__{key}"), value)).into()
+}
+
+/// Makes the tables, once a folder.
+pub async fn prepare(folder: &Path) {
+    static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if !MADE.lock().expect("one at a time").insert(folder.to_owned()) {
+        return;
+    }
+    let mut command = tapeline("migrate");
+    let output = command.arg("apply").envs(environment(folder)).output().await.expect("the binary starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
