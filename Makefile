@@ -7,15 +7,18 @@ SEEDS ?= 1000
 BASE ?= 0
 PYTHON = .venv/bin/python
 
-.PHONY: run check test test-real bench-live sim fmt help
+.PHONY: run check test test-embedded test-real bench-live sim fmt help
 
 run: ## build the release binary and start the demo node: 500 synthetic symbols, live
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env browser-env sdk-env ## everything: units, properties, simulator, real nodes, foreign SDKs
+test: python-env browser-env sdk-env cassandra-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs
 	cargo test --workspace --all-targets
 	cargo test --doc
+
+test-embedded: python-env ## the quick one: what needs no database and no foreign SDK
+	cargo test --workspace --lib --bins --test tidy --test sim --test it -- --skip cassandra::tests
 
 check: ## formatting, lints and documentation, without a warning
 	cargo fmt --all --check
@@ -39,7 +42,7 @@ sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 fmt: ## format the source
 	cargo fmt --all
 
-.PHONY: python-env browser-env sdk-env
+.PHONY: python-env browser-env sdk-env cassandra-env
 python-env:
 	scripts/python-env
 
@@ -48,6 +51,9 @@ browser-env:
 
 sdk-env:
 	scripts/sdk-env
+
+cassandra-env:
+	scripts/cassandra-env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'

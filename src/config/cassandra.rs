@@ -33,6 +33,8 @@ pub struct Cassandra {
     pub connect_ms: u64,
     /// Time for a statement.
     pub request_ms: u64,
+    /// How long one node alone is waited for; 0: to the end.
+    pub hedge_ms: u64,
     /// Connections to a node.
     pub connections: usize,
     /// Frames that are being appended.

@@ -429,6 +429,34 @@ mod tests {
     }
 
     #[test]
+    fn the_example_of_a_region_is_a_configuration_and_says_what_it_lacks() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/region.toml");
+        let layers = |environment: &[(&str, &str)]| Layers {
+            file: Some(file.clone()),
+            environment: environment
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
+            ..Layers::default()
+        };
+        let key = ("TAPELINE__STORE__SEAL_KEY", "A".repeat(43));
+        let key = (key.0, key.1.as_str());
+        let config = layers(&[key]).load().unwrap().config;
+        assert_eq!((config.store.backend, config.cassandra.regions.len()), (Backend::Cassandra, 2));
+        for (environment, missing) in [
+            (vec![], "store.seal_key"),
+            (vec![key, ("TAPELINE__CASSANDRA__NODES", "")], "cassandra.nodes"),
+            (vec![key, ("TAPELINE__CASSANDRA__REGIONS", "us=dc2:3")], "cassandra.regions"),
+            (vec![key, ("TAPELINE__CASSANDRA__REGIONS", "eu=dc1:3,eu=dc2:3")], "cassandra.regions"),
+            (vec![key, ("TAPELINE__CASSANDRA__PASSWORD_FILE", "")], "cassandra.password_file"),
+            (vec![key, ("TAPELINE__CASSANDRA__NODES", "10.1.0.1")], "cassandra.nodes"),
+        ] {
+            let error = layers(&environment).load().unwrap_err();
+            assert!(error.to_string().starts_with(missing), "{error}");
+        }
+    }
+
+    #[test]
     fn later_layers_win_and_say_so() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tapeline.toml");

@@ -130,6 +130,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("cassandra.tls_ca", Rule::File),
     ("cassandra.connect_ms", Rule::Number(100, HOUR_MS)),
     ("cassandra.request_ms", Rule::Number(100, HOUR_MS)),
+    ("cassandra.hedge_ms", Rule::Number(0, HOUR_MS)),
     ("cassandra.connections", Rule::Number(1, 64)),
     ("cassandra.append_bytes_max", Rule::Number(MIB, 16 * GIB)),
     ("cassandra.flush_statements", Rule::Number(1, 4_096)),

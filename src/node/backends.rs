@@ -193,6 +193,7 @@ pub fn cassandra(config: &Config) -> Result<CassandraOptions, StorageError> {
         ca,
         connect: Duration::from_millis(section.connect_ms),
         request: Duration::from_millis(section.request_ms),
+        hedge: Duration::from_millis(section.hedge_ms),
         connections: section.connections,
         append_bytes_max: section.append_bytes_max,
         flush_statements: section.flush_statements,

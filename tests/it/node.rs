@@ -101,7 +101,9 @@ impl Node {
     }
 
     async fn start_until(&mut self, file: &Path) -> Result<(), String> {
-        crate::stack::prepare(&self.folder).await;
+        if !self.has_store() {
+            crate::stack::prepare(&self.folder).await;
+        }
         let ready = self.folder.join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let log_path = self.folder.join("node.log");
@@ -166,8 +168,16 @@ impl Node {
             }
         };
         command.arg("--data").arg(self.folder.join("data"));
-        command.envs(crate::stack::environment(&self.folder)).envs(self.environment.iter().cloned());
+        if !self.has_store() {
+            command.envs(crate::stack::environment(&self.folder));
+        }
+        command.envs(self.environment.iter().cloned());
         command
+    }
+
+    /// Its environment says where it stores.
+    fn has_store(&self) -> bool {
+        self.environment.iter().any(|(key, _)| key == "TAPELINE__STORE__BACKEND")
     }
 
     /// What the node has written to its log.

@@ -17,23 +17,32 @@ pub fn cluster() -> &'static Cluster {
 /// What tells a node about its store.
 pub fn environment(folder: &Path) -> Vec<(String, String)> {
     let name = blake3::hash(folder.as_os_str().as_encoded_bytes()).to_hex();
+    environment_on(cluster(), 1, &format!("t{}", name.get(..10).unwrap_or_default()))
+}
+
+/// The same for a store in keyspaces of this name, with so many replicas.
+pub fn environment_on(cluster: &Cluster, replicas: u8, keyspace: &str) -> Vec<(String, String)> {
     let sets = [
         ("STORE__BACKEND", "cassandra".to_owned()),
         ("STORE__SEAL_KEY", "A".repeat(43)),
-        ("CASSANDRA__NODES", cluster().nodes.join(",")),
-        ("CASSANDRA__REGIONS", "local=dc1:1".to_owned()),
-        ("CASSANDRA__KEYSPACE", format!("t{}", name.get(..10).unwrap_or_default())),
+        ("CASSANDRA__NODES", cluster.nodes.join(",")),
+        ("CASSANDRA__REGIONS", format!("local=dc1:{replicas}")),
+        ("CASSANDRA__KEYSPACE", keyspace.to_owned()),
     ];
     sets.map(|(key, value)| (format!("TAPELINE__{key}"), value)).into()
+}
+
+/// Makes the tables.
+pub async fn migrate(environment: Vec<(String, String)>) {
+    let mut command = tapeline("migrate");
+    let output = command.arg("apply").envs(environment).output().await.expect("the binary starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Makes the tables, once a folder.
 pub async fn prepare(folder: &Path) {
     static MADE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    if !MADE.lock().expect("one at a time").insert(folder.to_owned()) {
-        return;
+    if MADE.lock().expect("one at a time").insert(folder.to_owned()) {
+        migrate(environment(folder)).await;
     }
-    let mut command = tapeline("migrate");
-    let output = command.arg("apply").envs(environment(folder)).output().await.expect("the binary starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

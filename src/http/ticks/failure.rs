@@ -120,7 +120,7 @@ fn taking(error: TakeError) -> ApiError {
         TakeError::Append(AppendError::Refused(refusal)) => match refusal {
             TapeRefusal::Full { .. } => ApiError::unavailable("overloaded", message, 1),
             TapeRefusal::TooLarge { .. } => ApiError::too_large(message).with("reason", "frame_bytes"),
-            TapeRefusal::Stopped(_) => ApiError::unavailable("disk", message, 5),
+            TapeRefusal::Stopped(_) => ApiError::unavailable("store", message, 5),
             TapeRefusal::Draining => ApiError::unavailable("draining", message, 1),
         },
     }

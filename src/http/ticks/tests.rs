@@ -377,7 +377,7 @@ async fn what_the_tape_says() {
         (unknown, 503, "unknown", Some("1")),
         (reused, 422, "key_reused", None),
         (refused(TapeRefusal::Full { queued: 2, max: 1 }), 503, "overloaded", Some("1")),
-        (refused(TapeRefusal::Stopped("the disk /data is full".to_owned())), 503, "disk", Some("5")),
+        (refused(TapeRefusal::Stopped("the disk /data is full".to_owned())), 503, "store", Some("5")),
         (refused(TapeRefusal::Draining), 503, "draining", Some("1")),
         (refused(TapeRefusal::TooLarge { bytes: 300_000, max: 262_144 }), 413, "frame_bytes", None),
     ];
@@ -386,7 +386,7 @@ async fn what_the_tape_says() {
         assert_eq!((given.as_u16(), after.as_deref()), (status, retry), "{body}");
         assert_eq!(body["reason"].as_str().unwrap_or_default(), reason, "{body}");
         assert_eq!(body["outcome"] == "unknown", reason == "unknown", "{body}");
-        assert!(reason != "disk" || body["message"] == "the disk /data is full", "{body}");
+        assert!(reason != "store" || body["message"] == "the disk /data is full", "{body}");
     }
 }
 

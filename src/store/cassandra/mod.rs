@@ -10,9 +10,9 @@
 //! ([`schema`]), brought about by [`Schema`]; opening refuses where they are not.
 //!
 //! It promises: Ok is on a quorum of the datacenter that was asked, and on their disks where the
-//! database syncs its commit log before it answers ([`CassandraStore::durability`]). Every write is
-//! sent once: of one that failed after that nobody knows, and the caller repeats it with the same
-//! bytes. No other datacenter answers for one that does not. A frame that is written again with
+//! database syncs its commit log before it answers ([`CassandraStore::durability`]). A write that
+//! failed after a byte was sent may have happened, and the caller repeats it with the same bytes; the
+//! driver itself repeats none, but gives it to a second node where the first is slow. No other datacenter answers for one that does not. A frame that is written again with
 //! other bytes is not noticed: one seq has one body because one writer gave it.
 //!
 //! Numbers: `cassandra.append_bytes_max` of frames under way, `cassandra.flush_statements`
@@ -29,7 +29,7 @@ mod session;
 mod tapes;
 #[cfg(test)]
 #[path = "../../../tests/it/cluster.rs"]
-#[expect(clippy::expect_used, clippy::indexing_slicing, unreachable_pub, reason = "tests say why they fail")]
+#[expect(unreachable_pub, reason = "the tests of whole nodes have it too")]
 mod cluster;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,7 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::ExecutionError;
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
+use scylla::policies::speculative_execution::{SimpleSpeculativeExecutionPolicy, SpeculativeExecutionPolicy};
 use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
@@ -43,6 +44,9 @@ pub struct CassandraOptions {
     pub connect: Duration,
     /// Time for a statement.
     pub request: Duration,
+    /// A node that has not answered a statement for so long is not waited for alone: another one is
+    /// given the same; nobody is where it is zero.
+    pub hedge: Duration,
     /// Connections to each node, and on ScyllaDB to each of its shards.
     pub connections: usize,
     /// Bytes of frames that are being appended at once; more are refused.
@@ -72,8 +76,9 @@ pub(super) struct Cluster {
     pub(super) dialect: Dialect,
 }
 
-/// Idle connections are asked for a sign of life.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// How often a connection is asked for a sign of life, and how long it may take to give one: a node that
+/// hangs is left out soon.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(3));
 
 impl Cluster {
     /// Connects, and looks whether the datacenters of all regions are there.
@@ -87,7 +92,7 @@ impl Cluster {
         for (region, placement) in &layout.regions {
             let rack = options.rack.as_deref().filter(|_| *region == layout.region);
             profiles.entry(placement.datacenter.clone()).or_insert_with(|| {
-                [true, false].map(|is_read| profile(&placement.datacenter, rack, options.request, is_read))
+                [true, false].map(|is_read| profile(&placement.datacenter, rack, options, is_read))
             });
         }
         let own = layout
@@ -222,7 +227,12 @@ impl Cluster {
 }
 
 /// A datacenter's replicas and nobody else: another one's quorum would be another promise.
-fn profile(datacenter: &str, rack: Option<&str>, request: Duration, is_read: bool) -> ExecutionProfileHandle {
+fn profile(
+    datacenter: &str,
+    rack: Option<&str>,
+    options: &CassandraOptions,
+    is_read: bool,
+) -> ExecutionProfileHandle {
     let policy = DefaultPolicy::builder().token_aware(true).permit_dc_failover(false);
     let policy = match rack {
         Some(rack) => policy.prefer_datacenter_and_rack(datacenter.to_owned(), rack.to_owned()),
@@ -231,8 +241,13 @@ fn profile(datacenter: &str, rack: Option<&str>, request: Duration, is_read: boo
     let builder = ExecutionProfile::builder()
         .consistency(Consistency::LocalQuorum)
         .serial_consistency(Some(SerialConsistency::LocalSerial))
-        .request_timeout(Some(request))
+        .request_timeout(Some(options.request))
         .load_balancing_policy(policy.build());
+    // Of a write too: it is the same row, and whichever coordinator says Ok has a quorum.
+    let hedge = SimpleSpeculativeExecutionPolicy { max_retry_count: 1, retry_interval: options.hedge };
+    let hedge: Option<Arc<dyn SpeculativeExecutionPolicy>> =
+        if options.hedge.is_zero() { None } else { Some(Arc::new(hedge)) };
+    let builder = builder.speculative_execution_policy(hedge);
     let builder = if is_read {
         builder.retry_policy(Arc::new(DefaultRetryPolicy::new()))
     } else {

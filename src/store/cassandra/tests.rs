@@ -33,6 +33,7 @@ fn options_of(cluster: &Cluster, keyspace: &str) -> CassandraOptions {
         ca: None,
         connect: Duration::from_secs(5),
         request: Duration::from_secs(5),
+        hedge: Duration::from_millis(100),
         connections: 1,
         append_bytes_max: 32 << 20,
         flush_statements: 32,

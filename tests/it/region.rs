@@ -1,0 +1,301 @@
+//! Several nodes of one region over one database: each takes anything, a killed one is replaced, and a
+//! database that is killed and comes back has everything that was acknowledged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cluster::Cluster;
+use crate::node::{Node, answer, trade};
+use crate::stack;
+use crate::subscriber::{Client, Door, Pipe};
+
+const FIRST_TIME: i64 = 1_704_292_200_000_000_000;
+/// Longer than anything here takes: what does not come by then never does.
+const NEVER: Duration = Duration::from_secs(120);
+
+/// Nodes over one store, with the keys that the first of them made.
+struct Region {
+    nodes: Vec<Node>,
+    _folders: Vec<TempDir>,
+}
+
+impl Region {
+    async fn start(cluster: &Cluster, keyspace: &str, count: usize, sets: &[&str]) -> Self {
+        let replicas = u8::try_from(cluster.nodes.len()).expect("few");
+        let environment = stack::environment_on(cluster, replicas, keyspace);
+        stack::migrate(environment.clone()).await;
+        let folders: Vec<TempDir> = (0..count).map(|_| tempfile::tempdir().expect("a folder")).collect();
+        let flags: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let mut nodes: Vec<Node> = folders.iter().map(|folder| Node::new(folder.path(), &flags)).collect();
+        for at in 0..count {
+            nodes[at].environment = environment.clone();
+            nodes[at].start().await;
+            assert!(!nodes[at].folder.join("data/store").exists(), "nothing is stored in its folder");
+            if at > 0 {
+                (nodes[at].read, nodes[at].write) = (nodes[0].read.clone(), nodes[0].write.clone());
+            }
+        }
+        Self { nodes, _folders: folders }
+    }
+
+    async fn stop(mut self) {
+        for node in &mut self.nodes {
+            assert_eq!(node.stop().await, Some(0), "{}", node.log());
+        }
+    }
+}
+
+fn ticks(symbol: &str, ids: std::ops::RangeInclusive<u64>) -> Vec<Value> {
+    let time = |id: u64| FIRST_TIME + i64::try_from(id).expect("few") * 1_000_000;
+    ids.map(|id| trade(symbol, id, time(id))).collect()
+}
+
+fn numbers(ticks: &[Value]) -> Vec<u64> {
+    ticks.iter().filter_map(|tick| tick["i"].as_u64()).collect()
+}
+
+async fn request(node: &Node, method: reqwest::Method, path: &str, body: Value) -> Value {
+    let request = node.client.request(method, format!("{}{path}", node.http));
+    let request =
+        request.header("APCA-API-KEY-ID", &node.read.id).header("APCA-API-SECRET-KEY", &node.read.secret);
+    let got = answer(request.json(&body)).await;
+    assert!((200..300).contains(&got.status), "{path}: {}", got.json);
+    got.json
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_node_takes_anything() {
+    let sets =
+        ["live.heartbeat_ms=100", "subs.refresh_ms=200", "history.linger_ms=300", "access.refresh_ms=200"];
+    let region = Region::start(stack::cluster(), "anything", 2, &sets).await;
+    let [one, other] = region.nodes.as_slice() else { panic!("two nodes") };
+    // A tick that one has acknowledged is read from the other by its position, and streamed there.
+    let mut there =
+        Client::subscribe(&Door::of(other), Pipe::Wide, "?ext=1", &json!({"trades": ["ANY"]})).await;
+    let posted = one.post_ticks(&ticks("ANY", 1..=50), "", None).await;
+    assert_eq!(posted.status, 200, "{}", posted.json);
+    let position = posted.json["position"].as_str().expect("a position");
+    let read = other.history("trades", "ANY", &format!("&after={position}")).await;
+    assert_eq!(numbers(&read), (1..=50).collect::<Vec<_>>());
+    there.until("all of them", |client| client.ids.len() == 50).await;
+    // The next page of one is given by the other.
+    let page = one.get("/v2/stocks/ANY/trades?limit=20&start=2024-01-01").await.json;
+    let token = page["next_page_token"].as_str().expect("a token");
+    let path = format!("/v2/stocks/ANY/trades?limit=20&start=2024-01-01&page_token={token}");
+    assert_eq!(numbers(other.get(&path).await.json["trades"].as_array().expect("trades"))[0], 21);
+    // Who was cut off there goes on here.
+    let cursor = there.cursor.take().expect("a cursor");
+    drop(there);
+    assert_eq!(other.post_ticks(&ticks("ANY", 51..=60), "", None).await.status, 200);
+    let query = format!("?ext=1&cursor={cursor}");
+    let mut here = Client::subscribe(&Door::of(one), Pipe::Wide, &query, &json!({"trades": ["ANY"]})).await;
+    here.until("the rest", |client| client.ids.contains(&60)).await;
+    assert!((51..=60).all(|id| here.ids.contains(&id)), "{:?}", here.ids);
+    // A subscription made here is polled and changed there, and the streams of it here end.
+    let made = request(
+        one,
+        reqwest::Method::POST,
+        "/v1/subscriptions",
+        json!({"symbols": ["ANY"], "kinds": ["trades"]}),
+    )
+    .await;
+    let (id, path) = (
+        made["id"].as_str().expect("an id"),
+        format!("/v1/subscriptions/{}", made["id"].as_str().expect("an id")),
+    );
+    let mut attached =
+        Client::connect(&Door::of(one), Pipe::Wide, &format!("?ext=1&subscription={id}")).await;
+    attached.until("its acknowledgement", |client| client.acks == 1).await;
+    assert_eq!(other.get(&format!("{path}/events")).await.status, 200);
+    request(other, reqwest::Method::PUT, &path, json!({"paused": true})).await;
+    attached.until_closed().await;
+    assert_eq!(attached.closed, Some(1012), "by a change on the other node");
+    // A key that was revoked there is refused here.
+    let revoked = other.command("keys").args(["revoke", &other.write.id]).output().await.expect("it runs");
+    assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
+    let refused = async {
+        while one.post_ticks(&ticks("ANY", 61..=61), "", None).await.status != 401 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(NEVER, refused).await.is_ok(), "the key is good here for ever");
+    region.stop().await;
+}
+
+/// Producers that post to whichever node is there, each batch again with its key until it is
+/// acknowledged. Answers what was acknowledged.
+async fn produced(nodes: &[Node], symbols: usize, stop: &AtomicBool) -> Vec<(String, BTreeSet<u64>)> {
+    let produce = async |number: usize| {
+        let (symbol, mut acked, mut next) = (format!("PROD{number}"), BTreeSet::new(), 1);
+        while !stop.load(Ordering::Relaxed) {
+            let (ids, key) = (next..=next + 9, format!("{symbol}-{next}"));
+            for attempt in number.. {
+                let node = &nodes[attempt % nodes.len()];
+                let got = node.post_ticks(&ticks(&symbol, ids.clone()), "", Some(&key)).await;
+                match got.status {
+                    200 => break,
+                    0 => {}
+                    503 => assert!(got.json["reason"].is_string(), "{}", got.json),
+                    status => panic!("{status}: {}", got.json),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            acked.extend(ids);
+            next += 10;
+        }
+        (symbol, acked)
+    };
+    join_all((0..symbols).map(produce)).await
+}
+
+async fn audited(node: &Node, produced: &[(String, BTreeSet<u64>)]) {
+    for (symbol, acked) in produced {
+        let found = numbers(&node.history("trades", symbol, "").await);
+        let once: BTreeSet<u64> = found.iter().copied().collect();
+        assert_eq!(found.len(), once.len(), "{symbol} has ticks twice");
+        let missing: Vec<_> = acked.difference(&once).take(5).collect();
+        assert!(missing.is_empty() && !acked.is_empty(), "{symbol}: acknowledged and lost: {missing:?}");
+        assert!(once.is_subset(acked), "{symbol} shows ticks that nobody acknowledged");
+    }
+}
+
+async fn metric(node: &Node, name: &str) -> f64 {
+    let text = node.client.get(format!("{}/metrics", node.admin)).send().await.expect("metrics");
+    let text = text.text().await.expect("text");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.expect("a metric").parse().expect("a number")
+}
+
+/// One of two nodes is killed under load: the other has everything that either acknowledged, and
+/// writes it into blocks, the shards of the dead one included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_is_replaced() {
+    let mut region = Region::start(stack::cluster(), "replaced", 2, &["history.linger_ms=300"]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&stop);
+    let nodes = &region.nodes;
+    let kill = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        nodes[0].kill_now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ends.store(true, Ordering::Relaxed);
+    };
+    let (produced, ()) = futures::future::join(produced(nodes, 6, &stop), kill).await;
+    audited(&nodes[1], &produced).await;
+    let kept = async {
+        while metric(&nodes[1], "tapeline_history_unkept_ticks").await > 0.0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(NEVER, kept).await.is_ok(), "the dead node's shards are nobody's");
+    region.nodes[0].kill().await;
+    // One that has seen nothing of it has the same, and so have both without their tails.
+    region.nodes[0].start().await;
+    for node in &region.nodes {
+        audited(node, &produced).await;
+    }
+    region.stop().await;
+}
+
+/// The database is killed under load and comes back: nothing that was acknowledged is lost, nothing is
+/// twice, and the nodes go on by themselves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_comes_back() {
+    let cluster = Cluster::start(&[]);
+    let region =
+        Region::start(&cluster, "back", 2, &["history.linger_ms=300", "ingest.answer_ms=1000"]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&stop);
+    let nodes = &region.nodes;
+    let kill = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.ask("kill 1");
+        let refused = nodes[0].post_ticks(&ticks("REFUSED", 1..=1), "", Some("refused")).await;
+        assert_eq!(refused.status, 503, "{}", refused.json);
+        // Nothing of it was sent, or nobody knows: either is said.
+        let is_told = refused.json["outcome"] == "unknown" || refused.json["reason"] == "store";
+        assert!(is_told && refused.headers.contains_key("retry-after"), "{}", refused.json);
+        let cluster = &cluster;
+        tokio::task::block_in_place(|| cluster.ask("start 1"));
+        let again = async {
+            while nodes[0].post_ticks(&ticks("REFUSED", 1..=1), "", Some("refused")).await.status != 200 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(NEVER, again).await.is_ok(), "it does not go on: {}", nodes[0].log());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ends.store(true, Ordering::Relaxed);
+    };
+    let (produced, ()) = futures::future::join(produced(nodes, 4, &stop), kill).await;
+    for node in nodes {
+        audited(node, &produced).await;
+        assert_eq!(numbers(&node.history("trades", "REFUSED", "").await), [1]);
+    }
+    region.stop().await;
+}
+
+/// Of three replicas one is killed, then one hangs: acknowledgements go on. Then two are killed: what
+/// is posted is refused or its outcome unknown, and said so, until they are back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_fail() {
+    let cluster = Cluster::start(&["--datacenters", "dc1=3"]);
+    let sets = ["history.linger_ms=300", "ingest.answer_ms=2000", "cassandra.request_ms=1000"];
+    let region = Region::start(&cluster, "replicas", 2, &sets).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&stop);
+    let (nodes, cluster) = (&region.nodes, &cluster);
+    let ask = |line: &'static str| tokio::task::block_in_place(|| cluster.ask(line));
+    let faults = async {
+        // Ticks of this symbol are posted one by one, between the faults and during them.
+        let (mut next, mut acked) = (0, Vec::new());
+        let mut post_some = async |until: usize, refused_max: usize| {
+            let mut refused = 0;
+            let begun = acked.len();
+            while acked.len() - begun < until && refused < refused_max {
+                next += 1;
+                let got = nodes[0].post_ticks(&ticks("FAULTS", next..=next), "", None).await;
+                match got.status {
+                    200 => acked.push(next),
+                    503 => refused += 1,
+                    status => panic!("{status}: {}", got.json),
+                }
+            }
+            (acked.len() - begun, refused)
+        };
+        assert_eq!(post_some(20, 1).await, (20, 0));
+        ask("kill 2");
+        assert_eq!(post_some(50, 20).await.0, 50, "two of three replicas are a quorum");
+        ask("start 2");
+        ask("stop 3");
+        assert_eq!(post_some(50, 20).await.0, 50, "while one hangs");
+        ask("cont 3");
+        ask("kill 1");
+        ask("kill 2");
+        assert_eq!(post_some(1, 5).await, (0, 5), "one of three is none");
+        ask("start 1");
+        ask("start 2");
+        let again = async {
+            while post_some(1, 1).await.0 == 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(NEVER, again).await.is_ok(), "it does not go on: {}", nodes[0].log());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ends.store(true, Ordering::Relaxed);
+        acked
+    };
+    let (produced, acked) = futures::future::join(produced(nodes, 2, &stop), faults).await;
+    for node in nodes {
+        audited(node, &produced).await;
+        let found: BTreeSet<u64> = numbers(&node.history("trades", "FAULTS", "").await).into_iter().collect();
+        let missing: Vec<_> = acked.iter().filter(|id| !found.contains(id)).collect();
+        assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
+    }
+    region.stop().await;
+}
