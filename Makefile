@@ -7,13 +7,13 @@ SEEDS ?= 1000
 BASE ?= 0
 PYTHON = .venv/bin/python
 
-.PHONY: run check test test-embedded test-real bench-live sim fmt help
+.PHONY: run check test test-embedded cluster test-real bench-live sim fmt help
 
 run: ## build the release binary and start the demo node: 500 synthetic symbols, live
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env browser-env sdk-env cassandra-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs
+test: python-env browser-env sdk-env cassandra-env redis-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs
 	cargo test --workspace --all-targets
 	cargo test --doc
 
@@ -36,13 +36,18 @@ bench-live: ## thousands of stream clients against a release node, beside Redis,
 	cargo build --release --package loadtest
 	./target/release/loadtest live --binary target/release/tapeline --json bench-live.json
 
+cluster: cassandra-env redis-env ## a region on this machine, to try it: Cassandra, Redis, two nodes, nginx
+	scripts/bench-packages
+	cargo build --release --bin tapeline
+	scripts/cluster
+
 sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 	cargo test --test sim -- --seeds $(SEEDS) --base $(BASE)
 
 fmt: ## format the source
 	cargo fmt --all
 
-.PHONY: python-env browser-env sdk-env cassandra-env
+.PHONY: python-env browser-env sdk-env cassandra-env redis-env
 python-env:
 	scripts/python-env
 
@@ -54,6 +59,9 @@ sdk-env:
 
 cassandra-env:
 	scripts/cassandra-env
+
+redis-env:
+	scripts/redis-env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'

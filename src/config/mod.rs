@@ -17,12 +17,14 @@
 
 mod sections;
 mod cassandra;
+mod hot;
 mod rules;
 mod load;
 mod env;
 
 pub use cassandra::{Cassandra, RegionPlace};
 pub use env::{Credentials, env_credentials, environment};
+pub use hot::Redis;
 pub use load::{ConfigError, DEFAULTS, Effective, Layers, Loaded, Source};
 pub use sections::{
     Access, Backend, Config, Demo, History, Http, Ingest, Live, LogFormat, Node, Store, Subs, Tape,

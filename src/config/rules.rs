@@ -43,6 +43,8 @@ pub(super) enum Rule {
     Keyspace,
     /// A word, or nothing.
     Word,
+    /// The address of a Redis without a password, or nothing.
+    RedisUrl,
 }
 
 const KIB: i64 = 1 << 10;
@@ -134,6 +136,11 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("cassandra.connections", Rule::Number(1, 64)),
     ("cassandra.append_bytes_max", Rule::Number(MIB, 16 * GIB)),
     ("cassandra.flush_statements", Rule::Number(1, 4_096)),
+    ("redis.url", Rule::RedisUrl),
+    ("redis.password_file", Rule::File),
+    ("redis.tls_ca", Rule::File),
+    ("redis.call_ms", Rule::Number(1, 60_000)),
+    ("redis.push_bytes_max", Rule::Number(64 * KIB, 16 * GIB)),
     ("history.linger_ms", Rule::Number(100, HOUR_MS)),
     ("history.block_ticks_max", Rule::Number(16, 65_536)),
     ("history.page_limit_default", Rule::Number(1, 1_000_000)),
@@ -265,6 +272,16 @@ impl Rule {
             (Self::Word, Value::String(text)) => {
                 text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic())
             }
+            // A secret in an address would be shown wherever the address is.
+            (Self::RedisUrl, Value::String(text)) => {
+                let address = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
+                text.is_empty()
+                    || address.is_some_and(|address| {
+                        !address.is_empty()
+                            && !address.contains('@')
+                            && address.bytes().all(|byte| byte.is_ascii_graphic())
+                    })
+            }
             _ => false,
         }
     }
@@ -300,6 +317,9 @@ impl Rule {
                     .to_owned()
             }
             Self::Keyspace => "1 to 24 of a-z, 0-9 and '_', the first a letter".to_owned(),
+            Self::RedisUrl => {
+                "an address such as \"redis://10.0.0.1:6379/0\" or \"rediss://…\" without name and password, or empty".to_owned()
+            }
             Self::Word => "at most 128 printable characters without blanks, or empty".to_owned(),
         }
     }

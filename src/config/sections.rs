@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
 use super::cassandra::Cassandra;
+use super::hot::Redis;
 
 /// The whole configuration of a node.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +28,8 @@ pub struct Config {
     pub store: Store,
     /// The cluster of the scaled store.
     pub cassandra: Cassandra,
+    /// The Redis of the region.
+    pub redis: Redis,
     /// Keeper and reader.
     pub history: History,
     /// Latest values.

@@ -7,10 +7,12 @@
 //! | backend | for |
 //! |---|---|
 //! | [`memory`] | one process: bounded queues, cache and counters |
+//! | [`redis`] | a region, by its Redis |
 //!
 //! Every backend passes the suite in `suite`.
 
 pub mod memory;
+pub mod redis;
 #[cfg(test)]
 mod suite;
 
@@ -24,8 +26,8 @@ use bytes::Bytes;
 #[error("{0}")]
 pub struct HotError(pub String);
 
-/// Hints, cache and counters of a region. Times are passed in as milliseconds of one
-/// monotonic clock.
+/// Hints, cache and counters of a region. Times are passed in as milliseconds of one clock: the
+/// wall clock where several nodes share the door.
 #[async_trait]
 pub trait Hot: Send + Sync + 'static {
     /// Hands bytes to everyone who subscribes in this region. Ok does not mean that anyone

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::access::{AccessError, Audit, Keys, MonoClock};
 use crate::config::{self, Config};
+use crate::hot::HotError;
+use crate::hot::redis::{RedisHot, RedisHotOptions};
 use crate::seal::{KeyFileError, Keyring};
 use crate::store::cassandra::durability::Durability;
 use crate::store::cassandra::{CassandraOptions, CassandraStore, Layout, Placement, RecordLives};
@@ -47,6 +49,9 @@ pub enum StorageError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The address of the Redis.
+    #[error("{0}")]
+    Redis(HotError),
     /// The database answers before what it was given is on its disks.
     #[error("{0}")]
     NotDurable(String),
@@ -168,12 +173,7 @@ pub(super) const ROWS_AGE_MIN: Duration = Duration::from_secs(24 * 3_600);
 /// [`StorageError::File`]
 pub fn cassandra(config: &Config) -> Result<CassandraOptions, StorageError> {
     let section = &config.cassandra;
-    let read = |key, path: &Path| {
-        let failed = |source| StorageError::File { key, path: path.display().to_string(), source };
-        std::fs::read(path).map_err(failed)
-    };
-    let password = section.password_file.as_deref().map(|path| read("cassandra.password_file", path));
-    let password = password.transpose()?.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned());
+    let password = secret("cassandra.password_file", section.password_file.as_deref())?;
     let ca = section.tls_ca.as_deref().map(|path| read("cassandra.tls_ca", path)).transpose()?;
     let places = section.regions.iter().map(|place| {
         let placement = Placement { datacenter: place.datacenter.clone(), replicas: place.replicas };
@@ -198,6 +198,33 @@ pub fn cassandra(config: &Config) -> Result<CassandraOptions, StorageError> {
         append_bytes_max: section.append_bytes_max,
         flush_statements: section.flush_statements,
     })
+}
+
+/// The door to the region's Redis, where there is one.
+///
+/// # Errors
+/// [`StorageError::File`], [`StorageError::Redis`]
+pub fn hot(config: &Config) -> Result<Option<Arc<RedisHot>>, StorageError> {
+    let section = &config.redis;
+    let Some(url) = section.url.clone() else { return Ok(None) };
+    let options = RedisHotOptions {
+        url,
+        password: secret("redis.password_file", section.password_file.as_deref())?.map(Into::into),
+        ca: section.tls_ca.as_deref().map(|path| read("redis.tls_ca", path)).transpose()?,
+        prefix: format!("{}:{}", config.cassandra.keyspace, config.node.region),
+        call: Duration::from_millis(section.call_ms),
+    };
+    RedisHot::new(options).map(Arc::new).map(Some).map_err(StorageError::Redis)
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, StorageError> {
+    let failed = |source| StorageError::File { key, path: path.display().to_string(), source };
+    std::fs::read(path).map_err(failed)
+}
+
+fn secret(key: &'static str, path: Option<&Path>) -> Result<Option<String>, StorageError> {
+    let bytes = path.map(|path| read(key, path)).transpose()?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned()))
 }
 
 /// Says what an acknowledgement of the store means, in the log and in the health, and refuses one that

@@ -31,6 +31,7 @@ use crate::access::{AccessError, Audit, Keys, Tickets};
 use crate::config::Config;
 use crate::history::tasks::KeeperHandle;
 use crate::history::{ReadLimits, Reader};
+use crate::hot::redis::RedisHot;
 use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, App, Gate, GateParts, Streams};
 use crate::ingest::{Intake, IntakeConfig};
@@ -38,7 +39,7 @@ use crate::live::BarLimits;
 use crate::store::StoreError;
 use crate::subs::{Subs, run_attached};
 use crate::tape::Region;
-use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
+use crate::tape::tasks::{NowFn, Push, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics};
 use crate::wire;
 use backends::{Backend, Storage, StorageError};
@@ -125,6 +126,7 @@ pub struct Node {
     streams: Arc<Streams>,
     now: NowFn,
     backend: Backend,
+    push: Option<(Arc<RedisHot>, Arc<Push>)>,
     /// Cancelled when a drain begins: who stays connected is told to come again elsewhere.
     draining: CancellationToken,
     stop: CancellationToken,
@@ -212,6 +214,7 @@ impl Node {
             streams,
             now: clocks.now,
             backend: storage.backend,
+            push: tape.push,
             draining,
             stop,
             tasks,

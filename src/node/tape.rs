@@ -12,10 +12,12 @@ use super::clock::Clocks;
 use crate::config::Config;
 use crate::history::keeper::{Keeper, KeeperConfig};
 use crate::history::tasks::{KeeperHandle, KeeperWorld, spawn_keeper};
+use crate::hot::Hot;
+use crate::hot::redis::RedisHot;
 use crate::ingest::{AppendError, Batch, Memory, Tape};
 use crate::market::{RequestKey, Row};
 use crate::store::TapeId;
-use crate::tape::tasks::{self, NowFn, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
+use crate::tape::tasks::{self, NowFn, Push, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
 use crate::tape::{
     BodyHash, Follower, FollowerConfig, Refusal, Region, Remembered, RequestConfig, RequestMemory, SHARDS,
     Tail, TailConfig, View, WaitToken, Writer, WriterConfig, check_one_frame,
@@ -27,6 +29,8 @@ pub(super) struct TapeTasks {
     pub(super) writer: WriterHandle,
     pub(super) keeper: KeeperHandle,
     pub(super) view: Arc<SharedView>,
+    /// The Redis, and what is handed over by it.
+    pub(super) push: Option<(Arc<RedisHot>, Arc<Push>)>,
 }
 
 /// Boots the view from what is durable, and begins a new tape.
@@ -57,6 +61,13 @@ pub(super) async fn start(
         SHARDS,
     );
     let (view, block_counts) = tasks::boot_view(view, &world).await.map_err(StartError::Tapes)?;
+    let push = backends::hot(config)?.map(|hot| (hot, Arc::new(Push::new(config.redis.push_bytes_max))));
+    if let Some((hot, push)) = &push {
+        let (hot, push): (Arc<dyn Hot>, _) = (Arc::clone(hot) as _, Arc::clone(push));
+        let (shared, sealed) = (Arc::clone(&view), world.sealed.clone());
+        tracker.spawn(tasks::run_hints(Arc::clone(&push), Arc::clone(&hot), shared, sealed, stop.clone()));
+        tracker.spawn(tasks::run_push(push, hot, stop.clone()));
+    }
     let node = (config.node.name.clone(), config.http.listen.to_string());
     let writer = Writer::new(region, node, Box::new(random), writer_config(config), now);
     let own = writer.tape();
@@ -70,6 +81,7 @@ pub(super) async fn start(
             region: config.node.region.clone(),
             now: Arc::clone(&clocks.now),
             view: Arc::clone(&view),
+            push: push.as_ref().map(|(_, push)| Arc::clone(push)),
         },
     );
     let health = Arc::clone(health);
@@ -87,7 +99,7 @@ pub(super) async fn start(
             corrupt,
         },
     );
-    Ok(TapeTasks { writer, keeper, view })
+    Ok(TapeTasks { writer, keeper, view, push })
 }
 
 /// The tape that is written now; it changes only where a writer leaves its tape for another.

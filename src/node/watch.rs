@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::backends::{Backend, ROWS_AGE_MIN};
 use super::{Node, tls};
 use crate::access::tickets::is_over;
+use crate::hot::redis::RedisHot;
 use crate::http::Streams;
 use crate::market::Nanos;
 use crate::store::Store as _;
 use crate::store::cassandra::CassandraStore;
 use crate::store::embedded::EmbeddedStore;
-use crate::tape::tasks::{NowFn, SharedView, WriterHandle};
+use crate::tape::tasks::{NowFn, Push, SharedView, WriterHandle};
 use crate::telemetry::{Health, Metrics, Status};
 
 /// Between looks at view, writer and disk.
@@ -35,6 +36,7 @@ impl Node {
             streams: Arc::clone(&self.streams),
             writer: self.writer.clone(),
             backend: self.backend.clone(),
+            push: self.push.clone(),
             low_space_percent: self.config.store.low_space_percent,
             now: Arc::clone(&self.now),
         };
@@ -142,6 +144,7 @@ struct Look {
     streams: Arc<Streams>,
     writer: WriterHandle,
     backend: Backend,
+    push: Option<(Arc<RedisHot>, Arc<Push>)>,
     low_space_percent: u64,
     now: NowFn,
 }
@@ -150,6 +153,9 @@ impl Look {
     fn once(&self) {
         self.look_at_view();
         self.look_at_writer();
+        if let Some((redis, push)) = &self.push {
+            self.look_at_push(redis, push);
+        }
         match &self.backend {
             Backend::Embedded(store) => self.look_at_disk(store),
             Backend::Cassandra(store) => self.look_at_driver(store),
@@ -192,6 +198,17 @@ impl Look {
             None if status.tape == 0 => {}
             None => self.health.set("writer", Status::Ok, "takes ticks"),
         }
+    }
+
+    fn look_at_push(&self, redis: &RedisHot, push: &Push) {
+        let (metrics, of_redis, of_push) = (&self.metrics, redis.stats(), push.stats());
+        raise(&metrics.redis_failures, of_redis.failures);
+        raise(&metrics.redis_poisoned, of_redis.poisoned);
+        metrics.redis_up.set(i64::from(of_redis.is_up));
+        raise(&metrics.push_sent, of_push.sent);
+        raise(&metrics.push_dropped, of_push.dropped);
+        raise(&metrics.push_received, of_push.received);
+        raise(&metrics.push_refused, of_push.refused);
     }
 
     fn look_at_driver(&self, store: &CassandraStore) {

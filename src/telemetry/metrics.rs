@@ -85,6 +85,13 @@ metrics! {
     database_connections: IntGauge = "tapeline_database_connections", "open connections to the database", [];
     database_connection_timeouts: IntCounter = "tapeline_database_connection_timeouts_total", "connections to the database that took too long to open", [];
     database_request_timeouts: IntCounter = "tapeline_database_request_timeouts_total", "statements that took too long", [];
+    redis_up: IntGauge = "tapeline_redis_up", "whether Redis is asked; after failures in a row it is not for a while", [];
+    redis_failures: IntCounter = "tapeline_redis_failures_total", "calls to Redis that failed or were not tried", [];
+    redis_poisoned: IntCounter = "tapeline_redis_poisoned_total", "values in Redis that were not what was cached", [];
+    push_sent: IntCounter = "tapeline_push_sent_total", "frames handed to the other nodes of the region", [];
+    push_dropped: IntCounter = "tapeline_push_dropped_total", "frames that were left to their polls", [];
+    push_received: IntCounter = "tapeline_push_received_total", "frames that other nodes have handed over, and this one itself", [];
+    push_refused: IntCounter = "tapeline_push_refused_total", "hints that are no frames of this service", [];
 }
 
 impl Metrics {

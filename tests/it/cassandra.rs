@@ -18,6 +18,7 @@ mod node;
 mod overload;
 mod producers;
 mod proxy;
+mod redis_server;
 mod region;
 mod retries;
 #[path = "stack_cassandra.rs"]

@@ -12,12 +12,15 @@ use tempfile::TempDir;
 
 use crate::cluster::Cluster;
 use crate::node::{Node, answer, trade};
+use crate::redis_server::RedisServer;
 use crate::stack;
 use crate::subscriber::{Client, Door, Pipe};
 
 const FIRST_TIME: i64 = 1_704_292_200_000_000_000;
 /// Longer than anything here takes: what does not come by then never does.
 const NEVER: Duration = Duration::from_secs(120);
+/// Many polls.
+const SOON: Duration = Duration::from_secs(20);
 
 /// Nodes over one store, with the keys that the first of them made.
 struct Region {
@@ -154,14 +157,25 @@ async fn produced(nodes: &[Node], symbols: usize, stop: &AtomicBool) -> Vec<(Str
     join_all((0..symbols).map(produce)).await
 }
 
+/// What another node acknowledged in the last moment is here by the next poll, and is waited for.
 async fn audited(node: &Node, produced: &[(String, BTreeSet<u64>)]) {
     for (symbol, acked) in produced {
-        let found = numbers(&node.history("trades", symbol, "").await);
-        let once: BTreeSet<u64> = found.iter().copied().collect();
-        assert_eq!(found.len(), once.len(), "{symbol} has ticks twice");
-        let missing: Vec<_> = acked.difference(&once).take(5).collect();
-        assert!(missing.is_empty() && !acked.is_empty(), "{symbol}: acknowledged and lost: {missing:?}");
-        assert!(once.is_subset(acked), "{symbol} shows ticks that nobody acknowledged");
+        let mut missing = Vec::new();
+        let whole = async {
+            loop {
+                let found = numbers(&node.history("trades", symbol, "").await);
+                let once: BTreeSet<u64> = found.iter().copied().collect();
+                assert_eq!(found.len(), once.len(), "{symbol} has ticks twice");
+                assert!(once.is_subset(acked), "{symbol} shows ticks that nobody acknowledged");
+                missing = acked.difference(&once).copied().take(5).collect();
+                if missing.is_empty() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let is_whole = tokio::time::timeout(SOON, whole).await.is_ok();
+        assert!(is_whole && !acked.is_empty(), "{symbol}: acknowledged and lost: {missing:?}");
     }
 }
 
@@ -296,6 +310,59 @@ async fn replicas_that_fail() {
         let found: BTreeSet<u64> = numbers(&node.history("trades", "FAULTS", "").await).into_iter().collect();
         let missing: Vec<_> = acked.iter().filter(|id| !found.contains(id)).collect();
         assert!(missing.is_empty(), "acknowledged and lost: {missing:?}");
+    }
+    region.stop().await;
+}
+
+/// The Redis of a region hands frames over long before the next poll. It hangs, is filled with what is no
+/// frame, and is replaced by an empty one: everything goes on by the polls, nothing is lost or twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_with_and_without_its_redis() {
+    let mut redis = RedisServer::start();
+    // Between two polls is so long that what comes before comes by Redis.
+    let url = format!("redis.url={}", redis.url);
+    let sets = [
+        "live.heartbeat_ms=100",
+        "history.linger_ms=300",
+        "tape.poll_own_ms=3000",
+        "redis.call_ms=200",
+        &url,
+    ];
+    let region = Region::start(stack::cluster(), "redis", 2, &sets).await;
+    let [one, other] = region.nodes.as_slice() else { panic!("two nodes") };
+    let mut there =
+        Client::subscribe(&Door::of(other), Pipe::Wide, "?ext=1", &json!({"trades": ["HOT"]})).await;
+    let mut next = 0;
+    let mut post = async |count: u64| {
+        for id in next + 1..=next + count {
+            assert_eq!(one.post_ticks(&ticks("HOT", id..=id), "", None).await.status, 200);
+        }
+        next += count;
+    };
+    post(50).await;
+    there.until("what was handed over", |client| client.ids.len() == 50).await;
+    let handed = metric(other, "tapeline_push_received_total").await;
+    assert!(handed >= 1.0, "nothing was handed over");
+    // Who writes into the channel is no node of this service.
+    let poison = std::process::Command::new("redis-cli")
+        .args(["-u", &redis.url, "publish", "redis:local:frames", "no frame of ours, but long enough"])
+        .output();
+    assert!(poison.expect("redis-cli runs").status.success());
+    post(10).await;
+    there.until("the ticks after it", |client| client.ids.len() == 60).await;
+    assert!(metric(other, "tapeline_push_refused_total").await >= 1.0, "it was taken for a frame");
+    redis.stop();
+    post(20).await;
+    there.until("what was polled while Redis hangs", |client| client.ids.len() == 80).await;
+    redis.cont();
+    redis.replace();
+    post(20).await;
+    there.until("what came after it was replaced", |client| client.ids.len() == 100).await;
+    assert_eq!(there.ids, (1..=100).collect::<Vec<_>>(), "each once and in order");
+    for node in &region.nodes {
+        let position = one.post_ticks(&ticks("HOT", 101..=101), "", None).await.json["position"].clone();
+        let after = format!("&after={}", position.as_str().expect("a position"));
+        assert_eq!(numbers(&node.history("trades", "HOT", &after).await), (1..=101).collect::<Vec<_>>());
     }
     region.stop().await;
 }

@@ -38,7 +38,7 @@ pub(super) const RESTART: u16 = 1_012;
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// The most that a key above its rate is made to wait.
 const TARPIT_MAX: Duration = Duration::from_secs(3);
-/// How long the last messages of a connection may take.
+/// How long the last messages of a connection may take, at the least.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) async fn plain(
@@ -159,6 +159,7 @@ impl From<Driven> for Close {
 impl Connection {
     async fn serve<IO: AsyncRead + AsyncWrite + Unpin>(self, mut wire: Wire<IO>) {
         let metrics = Arc::clone(&self.app.gate.metrics);
+        let goodbye = Duration::from_millis(self.app.gate.config.live.stall_ms);
         metrics.live_connections.inc();
         let close = match self.greet(&mut wire).await {
             Ok(served) => Box::pin(served.run(&mut wire)).await,
@@ -172,7 +173,8 @@ impl Connection {
             metrics.live_closed.with_label_values(&[&code.to_string()]).inc();
             wire.close(code, &reason);
         }
-        _ = timeout(GOODBYE, finish(&mut wire)).await;
+        // Who stood still is told so if it moves again in that time.
+        _ = timeout(goodbye.max(GOODBYE), finish(&mut wire)).await;
         _ = timeout(GOODBYE, wire.shutdown()).await;
         metrics.live_connections.dec();
     }

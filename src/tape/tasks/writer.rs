@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::push::Push;
 use super::sealed::Sealed;
 use super::view::{NowFn, SharedView};
 use crate::market::{RequestKey, Row};
@@ -120,6 +121,8 @@ pub struct WriterWorld {
     pub now: NowFn,
     /// The own view, which is given what is acknowledged in the order of the seqs.
     pub view: Arc<SharedView>,
+    /// Where durable frames are handed to other nodes.
+    pub push: Option<Arc<Push>>,
 }
 
 /// Starts the task.
@@ -233,7 +236,10 @@ impl Task {
                 let world = Arc::clone(&self.world);
                 self.jobs.spawn(async move {
                     let row = world.sealed.seal_frame(&frame);
-                    let result = world.store.append(row, Reach::Region).await;
+                    let result = world.store.append(row.clone(), Reach::Region).await;
+                    if let Some(push) = world.push.as_ref().filter(|_| result.is_ok()) {
+                        push.offer(row);
+                    }
                     Done::Appended(frame.tape, frame.seq, result)
                 });
             }
