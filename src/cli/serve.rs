@@ -122,10 +122,13 @@ impl Running {
         }
         match ReadyKeys::read(&path) {
             Ok(kept) => {
-                let are_live = |keys: &ReadyKeys| {
-                    [&keys.read, &keys.write].into_iter().all(|key| gate.keys.is_live(&key.id, now))
+                // One that was revoked, or is not what was kept, is told to nobody.
+                let are_good = |keys: &ReadyKeys| {
+                    [&keys.read, &keys.write]
+                        .into_iter()
+                        .all(|key| gate.keys.admit(&key.id, key.secret.expose_secret(), now).is_ok())
                 };
-                self.keys = kept.filter(are_live);
+                self.keys = kept.filter(are_good);
             }
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the keys of the first start are not told again");
