@@ -44,6 +44,17 @@ pub struct Config {
     pub demo: Demo,
 }
 
+impl Config {
+    /// All regions, the own one among them.
+    #[must_use]
+    pub fn regions(&self) -> Vec<&str> {
+        match self.store.backend {
+            Backend::Embedded => vec![&self.node.region],
+            Backend::Cassandra => self.cassandra.regions.iter().map(|place| place.region.as_str()).collect(),
+        }
+    }
+}
+
 /// Who this node is and where its data is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -311,6 +311,7 @@ mod tests {
     use super::redis_server::RedisServer;
     use super::*;
     use crate::hot::suite;
+    use crate::market::golden;
 
     fn of(server: &RedisServer, prefix: &str) -> RedisHot {
         let (url, prefix) = (server.url.clone(), prefix.to_owned());
@@ -368,6 +369,12 @@ mod tests {
         };
         timeout(Duration::from_secs(60), again).await.unwrap();
         assert!(hot.stats().is_up);
+    }
+
+    #[test]
+    fn the_golden_value() {
+        let stored = closed("tapeline:eu:key", b"value", 7_000);
+        assert_eq!(stored, golden::block("redis-value"), "docs/FORMATS.md, section 12: {stored:02x?}");
     }
 
     #[test]

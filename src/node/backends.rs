@@ -77,7 +77,7 @@ pub struct Storage {
     /// Both of them, by what they are.
     pub backend: Backend,
     /// What opening a data folder found and mended.
-    pub report: OpenReport,
+    report: Option<OpenReport>,
 }
 
 impl Storage {
@@ -92,12 +92,12 @@ impl Storage {
 
     /// Logs what opening found and mended, and counts it.
     pub fn tell(&self, metrics: &Metrics) {
-        if matches!(self.backend, Backend::Cassandra(_)) {
+        let Some(report) = &self.report else {
             tracing::info!("the database is reached, and its tables are those of this program");
             return;
-        }
-        metrics.store_log_cut_bytes.inc_by(self.report.cut_bytes);
-        for finding in &self.report.findings {
+        };
+        metrics.store_log_cut_bytes.inc_by(report.cut_bytes);
+        for finding in &report.findings {
             let (file, offset, what) = (finding.file.display(), finding.offset, &finding.what);
             match finding.severity {
                 Severity::Cut => {
@@ -111,8 +111,8 @@ impl Storage {
                 }
             }
         }
-        let (frames, taken_back) = (self.report.frames, self.report.ignored_records);
-        tracing::info!(frames, taken_back, created = self.report.created, "the store is open");
+        let (frames, taken_back) = (report.frames, report.ignored_records);
+        tracing::info!(frames, taken_back, created = report.created, "the store is open");
     }
 }
 
@@ -122,17 +122,6 @@ pub const fn parts(config: &Config) -> [&'static str; 3] {
     match config.store.backend {
         config::Backend::Embedded => ["view", "writer", "disk"],
         config::Backend::Cassandra => ["view", "writer", "database"],
-    }
-}
-
-/// All regions, the own one among them.
-#[must_use]
-pub fn regions(config: &Config) -> Vec<&str> {
-    match config.store.backend {
-        config::Backend::Embedded => vec![&config.node.region],
-        config::Backend::Cassandra => {
-            config.cassandra.regions.iter().map(|place| place.region.as_str()).collect()
-        }
     }
 }
 
@@ -159,7 +148,7 @@ async fn open_cassandra(config: &Config) -> Result<Storage, StorageError> {
         store: Arc::clone(&store) as _,
         records: Arc::clone(&store) as _,
         backend: Backend::Cassandra(store),
-        report: OpenReport::default(),
+        report: None,
     })
 }
 
@@ -288,7 +277,7 @@ async fn open_embedded(config: &Config) -> Result<Storage, StorageError> {
         store: Arc::clone(&store) as _,
         records: Arc::clone(&store) as _,
         backend: Backend::Embedded(store),
-        report,
+        report: Some(report),
     })
 }
 

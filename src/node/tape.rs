@@ -43,7 +43,7 @@ pub(super) async fn start(
     stop: &CancellationToken,
     tracker: &TaskTracker,
 ) -> Result<TapeTasks, StartError> {
-    let regions = backends::regions(config).into_iter().map(Region::parse).collect::<Result<Vec<_>, _>>();
+    let regions = config.regions().into_iter().map(Region::parse).collect::<Result<Vec<_>, _>>();
     let regions = regions.map_err(|error| StartError::Config(format!("cassandra.regions: {error}")))?;
     let world = ViewWorld {
         store: Arc::clone(&storage.store),

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    At, BlockKey, BlockPage, BlockRow, BucketKey, BucketRow, Consistency, FrameRow, Order, Reach, Record,
-    Records, Space, Span, Store, StoreError, SymbolRow, TapeId,
+    At, BlockKey, BlockPage, BlockRow, BucketKey, BucketRow, FrameRow, Order, Reach, Record, Records, Space,
+    Span, Store, StoreError, SymbolRow, TapeId,
 };
 use crate::market::{Bucket, Kind, Symbol};
 
@@ -45,16 +45,8 @@ impl MemoryStore {
         }
     }
 
-    fn written(&self, space: Space, consistency: Consistency) -> Result<(), StoreError> {
-        if self.refuses.load(Ordering::Relaxed) {
-            return Err(StoreError::refused("disk full"));
-        }
-        if (space.consistency() == Consistency::LastWriteWins) == (consistency == Consistency::LastWriteWins)
-        {
-            Ok(())
-        } else {
-            Err(StoreError::invalid(format!("rows of `{}` are written another way", space.name())))
-        }
+    fn takes_writes(&self) -> Result<(), StoreError> {
+        if self.refuses.load(Ordering::Relaxed) { Err(StoreError::refused("disk full")) } else { Ok(()) }
     }
 }
 
@@ -201,7 +193,8 @@ impl Records for MemoryStore {
     }
 
     async fn put(&self, space: Space, part: &str, record: Record) -> Result<(), StoreError> {
-        self.written(space, Consistency::LastWriteWins)?;
+        self.takes_writes()?;
+        space.check_put()?;
         let mut records = self.records.lock();
         let stored =
             records.entry((space, part.to_owned(), record.key.clone())).or_insert_with(|| record.clone());
@@ -218,10 +211,8 @@ impl Records for MemoryStore {
         record: Record,
         expected: u64,
     ) -> Result<bool, StoreError> {
-        self.written(space, Consistency::CasRegion)?;
-        if Some(record.version) != expected.checked_add(1) {
-            return Err(StoreError::invalid(format!("version {} must be {expected} + 1", record.version)));
-        }
+        self.takes_writes()?;
+        space.check_put_if(record.version, expected)?;
         let mut records = self.records.lock();
         let row = (space, part.to_owned(), record.key.clone());
         let is_expected = records.get(&row).map_or(0, |there| there.version) == expected;

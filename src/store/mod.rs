@@ -366,6 +366,34 @@ impl Space {
         }
     }
 
+    /// Whether rows of this space are written by [`Records::put`].
+    ///
+    /// # Errors
+    /// `Invalid` where they are not.
+    fn check_put(self) -> Result<(), StoreError> {
+        match self.consistency() {
+            Consistency::LastWriteWins => Ok(()),
+            Consistency::CasRegion | Consistency::CasGlobal => {
+                Err(StoreError::invalid(format!("rows of `{}` are written with put_if", self.name())))
+            }
+        }
+    }
+
+    /// Whether rows of this space are written by [`Records::put_if`], and this version follows the
+    /// expected one.
+    ///
+    /// # Errors
+    /// `Invalid` where they are not, or it does not.
+    fn check_put_if(self, version: u64, expected: u64) -> Result<(), StoreError> {
+        if self.consistency() == Consistency::LastWriteWins {
+            return Err(StoreError::invalid(format!("rows of `{}` are written with put", self.name())));
+        }
+        if expected.checked_add(1) != Some(version) {
+            return Err(StoreError::invalid(format!("version {version} must be expected {expected} + 1")));
+        }
+        Ok(())
+    }
+
     /// The stored name.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -9,8 +9,8 @@
 //!   node, before and after a restart, makes the same row. Without one it is random.
 //! - **Changes.** Rows are only ever put, at a version above the one seen; who changes a row names
 //!   the version it saw, and is told where another was faster. Two nodes that change a row within
-//!   one read of it are not told apart: the later write wins.
-//!   Streams of it end ([`run_attached`]), and their clients come back to what it says then.
+//!   one read of it are not told apart: the later write wins. Streams of it end ([`run_attached`]), and
+//!   their clients come back to what it says then.
 //! - **Deletion** puts an empty row, which is forgotten after a day. Until then its key makes
 //!   nothing new.
 //!

@@ -214,6 +214,14 @@ impl Node {
         child.wait().await.expect("the node ends").code()
     }
 
+    /// A metric, with its labels where it has any; none where it has no value yet.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.client.get(format!("{}/metrics", self.admin)).send().await.expect("metrics");
+        let text = text.text().await.expect("text");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        Some(value.parse().expect("a number"))
+    }
+
     /// A GET with the reading key.
     pub async fn get(&self, path: &str) -> Answer {
         let request = self.client.get(format!("{}{path}", self.http));

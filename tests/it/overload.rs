@@ -187,7 +187,7 @@ async fn sigterm_under_load_loses_nothing() {
     node.start().await;
     let begun = trade("BEGUN", 1, TIME);
     let (mut under_way, last_byte) = begun_post(&node, &begun).await;
-    while metric(&node, "tapeline_http_requests_in_flight").await == 0 {
+    while node.metric("tapeline_http_requests_in_flight").await.expect("the metric") < 1.0 {
         tokio::task::yield_now().await;
     }
     let acked = AtomicUsize::new(0);
@@ -217,12 +217,4 @@ async fn sigterm_under_load_loses_nothing() {
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
     assert_eq!(node.history("trades", "BEGUN", "").await.len(), 1, "acknowledged during the drain");
     node.stop().await;
-}
-
-/// A metric without labels.
-async fn metric(node: &Node, name: &str) -> u64 {
-    let text = node.client.get(format!("{}/metrics", node.admin)).send().await.expect("metrics");
-    let text = text.text().await.expect("text");
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).expect("the metric");
-    line.parse().expect("a number")
 }

@@ -179,13 +179,6 @@ async fn audited(node: &Node, produced: &[(String, BTreeSet<u64>)]) {
     }
 }
 
-async fn metric(node: &Node, name: &str) -> f64 {
-    let text = node.client.get(format!("{}/metrics", node.admin)).send().await.expect("metrics");
-    let text = text.text().await.expect("text");
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.expect("a metric").parse().expect("a number")
-}
-
 /// One of two nodes is killed under load: the other has everything that either acknowledged, and
 /// writes it into blocks, the shards of the dead one included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,7 +196,7 @@ async fn a_killed_node_is_replaced() {
     let (produced, ()) = futures::future::join(produced(nodes, 6, &stop), kill).await;
     audited(&nodes[1], &produced).await;
     let kept = async {
-        while metric(&nodes[1], "tapeline_history_unkept_ticks").await > 0.0 {
+        while nodes[1].metric("tapeline_history_unkept_ticks").await.expect("a metric") > 0.0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
@@ -341,7 +334,7 @@ async fn a_region_with_and_without_its_redis() {
     };
     post(50).await;
     there.until("what was handed over", |client| client.ids.len() == 50).await;
-    let handed = metric(other, "tapeline_push_received_total").await;
+    let handed = other.metric("tapeline_push_received_total").await.expect("a metric");
     assert!(handed >= 1.0, "nothing was handed over");
     // Who writes into the channel is no node of this service.
     let poison = std::process::Command::new("redis-cli")
@@ -350,7 +343,10 @@ async fn a_region_with_and_without_its_redis() {
     assert!(poison.expect("redis-cli runs").status.success());
     post(10).await;
     there.until("the ticks after it", |client| client.ids.len() == 60).await;
-    assert!(metric(other, "tapeline_push_refused_total").await >= 1.0, "it was taken for a frame");
+    assert!(
+        other.metric("tapeline_push_refused_total").await.expect("a metric") >= 1.0,
+        "it was taken for a frame"
+    );
     redis.stop();
     post(20).await;
     there.until("what was polled while Redis hangs", |client| client.ids.len() == 80).await;

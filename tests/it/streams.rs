@@ -47,19 +47,11 @@ fn tick(symbol: &str, id: u64) -> Value {
     trade(symbol, id, TIME + i64::try_from(id).expect("small") * 1_000)
 }
 
-/// A metric with its labels.
-async fn metric(node: &Node, name: &str) -> Option<f64> {
-    let text = node.client.get(format!("{}/metrics", node.admin)).send().await.expect("metrics");
-    let text = text.text().await.expect("text");
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    Some(value.parse().expect("a number"))
-}
-
 /// Waits until the node has closed so many clients that do not read.
 async fn until_closed(node: &Node, count: u32) {
     const CLOSED: &str = "tapeline_live_closed_total{code=\"1008\"}";
     let waited = async {
-        while metric(node, CLOSED).await.unwrap_or_default() < f64::from(count) {
+        while node.metric(CLOSED).await.unwrap_or_default() < f64::from(count) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -399,7 +391,7 @@ async fn requests_memory_cut_to_nothing() {
     join(posting, reading).await;
     assert_eq!(missing(&client.ids, 1..=REQUESTS), NONE, "given twice it may be, but not never");
     assert!(!twice(&client.ids).is_empty(), "nothing was forgotten: this shows nothing");
-    let reach = metric(&node, "tapeline_live_requests_reach_seconds").await;
+    let reach = node.metric("tapeline_live_requests_reach_seconds").await;
     assert!(reach.is_some_and(|seconds| seconds >= 0.0), "how far back they are known: {reach:?}");
     let history = node.history("quotes", "AGAIN", "").await;
     assert_eq!(history.len() as u64, REQUESTS, "history has each once all the same");

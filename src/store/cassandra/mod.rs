@@ -12,11 +12,13 @@
 //! It promises: Ok is on a quorum of the datacenter that was asked, and on their disks where the
 //! database syncs its commit log before it answers ([`CassandraStore::durability`]). A write that
 //! failed after a byte was sent may have happened, and the caller repeats it with the same bytes; the
-//! driver itself repeats none, but gives it to a second node where the first is slow. No other datacenter answers for one that does not. A frame that is written again with
-//! other bytes is not noticed: one seq has one body because one writer gave it.
+//! driver itself repeats none, but gives it to a second node where the first is slow. No other
+//! datacenter answers for one that does not. A frame that is written again with other bytes is not
+//! noticed: one seq has one body because one writer gave it.
 //!
 //! Numbers: `cassandra.append_bytes_max` of frames under way, `cassandra.flush_statements`
-//! statements of a flush; some 30 MB of names of rows that need not be written again, at most.
+//! statements of a flush; the names of 65,536 chunks, as many tapes and 262,144 buckets that need not
+//! be written or looked up again, at most.
 
 pub mod durability;
 mod blocks;
@@ -272,9 +274,7 @@ impl Records for CassandraStore {
     }
 
     async fn put(&self, space: Space, part: &str, record: Record) -> Result<(), StoreError> {
-        if space.consistency() != Consistency::LastWriteWins {
-            return Err(written_otherwise(space));
-        }
+        space.check_put()?;
         let ttl = self.life(space, &record.body);
         let statements = &self.of_region(&self.layout.region)?.records;
         statements.put(&self.cluster, space, part, &record, ttl).await
@@ -287,13 +287,7 @@ impl Records for CassandraStore {
         record: Record,
         expected: u64,
     ) -> Result<bool, StoreError> {
-        if space.consistency() == Consistency::LastWriteWins {
-            return Err(written_otherwise(space));
-        }
-        if expected.checked_add(1) != Some(record.version) {
-            let version = record.version;
-            return Err(StoreError::invalid(format!("version {version} does not follow {expected}")));
-        }
+        space.check_put_if(record.version, expected)?;
         let ttl = self.life(space, &record.body);
         let statements = &self.of_region(self.region_of(space, part))?.records;
         statements.put_if(&self.cluster, space, part, &record, expected, ttl).await
@@ -309,8 +303,4 @@ impl Records for CassandraStore {
         let statements = &self.of_region(&self.layout.region)?.records;
         statements.scan(&self.cluster, space, part, after, limit).await
     }
-}
-
-fn written_otherwise(space: Space) -> StoreError {
-    StoreError::invalid(format!("rows of `{}` are written another way", space.name()))
 }

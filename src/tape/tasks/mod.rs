@@ -13,7 +13,7 @@ mod sealed;
 mod view;
 mod writer;
 
-pub use push::{Push, PushStats, hint, row_of, run_hints, run_push};
+pub use push::{Push, PushStats, run_hints, run_push};
 pub use sealed::{Sealed, frame_seal_key};
 pub use view::{Listener, NowFn, SharedView, ViewWorld, boot_view, run_view};
 pub use writer::{AppendError, Appended, WriterHandle, WriterStatus, WriterWorld, spawn_writer};

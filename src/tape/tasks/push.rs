@@ -26,8 +26,7 @@ const HEAD_BYTES: usize = 16;
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// A frame's row as it is handed over.
-#[must_use]
-pub fn hint(row: &FrameRow) -> Bytes {
+fn hint(row: &FrameRow) -> Bytes {
     let mut bytes = BytesMut::with_capacity(HEAD_BYTES + row.body.len());
     bytes.put_u64(row.tape.0);
     bytes.put_u64(row.seq);
@@ -36,8 +35,7 @@ pub fn hint(row: &FrameRow) -> Bytes {
 }
 
 /// The row of a hint; its body is not looked at.
-#[must_use]
-pub fn row_of(hint: &Bytes) -> Option<FrameRow> {
+fn row_of(hint: &Bytes) -> Option<FrameRow> {
     let (head, _) = hint.split_at_checked(HEAD_BYTES)?;
     let (tape, seq) = head.split_at_checked(8)?;
     let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
@@ -166,6 +164,7 @@ pub async fn run_hints(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::market::golden;
 
     fn row(seq: u64, bytes: usize) -> FrameRow {
         FrameRow { tape: TapeId(0x0102_0304_0506_0708), seq, body: vec![7; bytes].into() }
@@ -174,7 +173,7 @@ mod tests {
     #[test]
     fn a_hint_is_read_back() {
         let bytes = hint(&row(3, 2));
-        assert_eq!(bytes.as_ref(), [1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 3, 7, 7]);
+        assert_eq!(bytes, golden::block("hint"), "docs/FORMATS.md, section 12");
         assert_eq!(row_of(&bytes), Some(row(3, 2)));
         assert_eq!(row_of(&bytes.slice(..15)), None);
         assert_eq!(row_of(&Bytes::new()), None);

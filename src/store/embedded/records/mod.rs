@@ -37,7 +37,7 @@ use parking_lot::{Mutex, RwLock};
 use super::disk::Disk;
 use super::{Finding, space};
 use crate::seal::Keyring;
-use crate::store::{Consistency, Record, Space, StoreError};
+use crate::store::{Record, Space, StoreError};
 use file::{Entry, Key};
 
 const PART_BYTES_MAX: usize = 512;
@@ -151,9 +151,7 @@ impl RecordFiles {
 
     /// Last write wins. Blocks.
     pub(super) fn put(&self, space: Space, part: &str, record: Record) -> Result<(), StoreError> {
-        if space.consistency() != Consistency::LastWriteWins {
-            return Err(StoreError::invalid(format!("rows of `{}` are written with put_if", space.name())));
-        }
+        space.check_put()?;
         let mut files = self.files.lock();
         let key = Key::new(space, part, &record.key);
         let stays_out = self.rows.read().by_key.get(&key).is_some_and(|(version, body)| {
@@ -173,13 +171,7 @@ impl RecordFiles {
         record: Record,
         expected: u64,
     ) -> Result<bool, StoreError> {
-        if space.consistency() == Consistency::LastWriteWins {
-            return Err(StoreError::invalid(format!("rows of `{}` are written with put", space.name())));
-        }
-        if Some(record.version) != expected.checked_add(1) {
-            let version = record.version;
-            return Err(StoreError::invalid(format!("version {version} must be expected {expected} + 1")));
-        }
+        space.check_put_if(record.version, expected)?;
         let mut files = self.files.lock();
         let key = Key::new(space, part, &record.key);
         if self.rows.read().by_key.get(&key).map_or(0, |(version, _)| *version) != expected {
