@@ -12,6 +12,9 @@ use super::{Backend, Config, env};
 /// What a segment has beside its frames, at most: its header, the head of a record, its index.
 const SEGMENT_OVERHEAD: u64 = 4 * 1_024;
 
+/// A row of a database that expires lives 20 years at most.
+const TTL_DAYS_MAX: u64 = 7_300;
+
 /// The defaults with their documentation, compiled in.
 pub const DEFAULTS: &str = include_str!("../../config.default.toml");
 
@@ -243,7 +246,7 @@ impl Effective {
 
     /// What must hold between keys.
     fn check_together(&self, config: &Config) -> Result<(), ConfigError> {
-        let Config { http, ingest, tape, history, store, cassandra, .. } = config;
+        let Config { http, ingest, tape, history, store, cassandra, access, .. } = config;
         let is_cluster = store.backend == Backend::Cassandra;
         let has_own_region = cassandra.regions.iter().any(|place| place.region == config.node.region);
         let same_door = http.listen == http.admin_listen && http.listen.port() != 0;
@@ -286,6 +289,11 @@ impl Effective {
                 !is_cluster || store.seal_key.is_some(),
                 "store.seal_key",
                 "given where store.backend is cassandra: all nodes of all regions have the same one",
+            ),
+            (
+                !is_cluster || access.audit_days <= TTL_DAYS_MAX,
+                "access.audit_days",
+                "at most 7300 where store.backend is cassandra: no row of it lives longer",
             ),
             (
                 cassandra.user.is_some() == cassandra.password_file.is_some(),
@@ -450,6 +458,7 @@ mod tests {
             (vec![key, ("TAPELINE__CASSANDRA__REGIONS", "eu=dc1:3,eu=dc2:3")], "cassandra.regions"),
             (vec![key, ("TAPELINE__CASSANDRA__PASSWORD_FILE", "")], "cassandra.password_file"),
             (vec![key, ("TAPELINE__CASSANDRA__NODES", "10.1.0.1")], "cassandra.nodes"),
+            (vec![key, ("TAPELINE__ACCESS__AUDIT_DAYS", "7301")], "access.audit_days"),
         ] {
             let error = layers(&environment).load().unwrap_err();
             assert!(error.to_string().starts_with(missing), "{error}");

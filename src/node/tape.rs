@@ -184,7 +184,7 @@ impl Tape for TapeDoor {
     }
 
     async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {
-        // One region: what is durable here is durable everywhere, so that both reaches are one.
+        // Both reaches are one: of several regions nobody may ask for all (`http::ticks`).
         let Batch { request, body, backfill, atomic, ack: _, rows } = batch;
         self.writer.append(request, body, backfill, atomic, rows).await.map_err(|error| match error {
             tasks::AppendError::Refused(refusal) => AppendError::Refused(refusal),

@@ -285,6 +285,11 @@ async fn replicas_that_fail() {
         ask("kill 1");
         ask("kill 2");
         assert_eq!(post_some(1, 5).await, (0, 5), "one of three is none");
+        let ready = answer(nodes[0].client.get(format!("{}/readyz", nodes[0].admin))).await;
+        let database = ready.json["checks"].as_array().and_then(|checks| {
+            checks.iter().find(|check| check["name"] == "database" && check["status"] == "fail")
+        });
+        assert!(ready.status == 503 && database.is_some(), "it says that it is ready: {}", ready.json);
         ask("start 1");
         ask("start 2");
         let again = async {

@@ -17,6 +17,8 @@ from test_alpaca_py_stream import now, trade
 
 # Those made at random; those made from each rule of the document, in their hundreds, come first.
 EXAMPLES = 10
+# Seconds until an answer counts as none: twice the longest wait that may be asked for.
+ANSWER_S = 50
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 # Operations whose answers have no end, or are no HTTP any more. Each has tests of its own, with clients of its kind.
 STREAMS = [
@@ -89,7 +91,7 @@ def test_answers_are_as_documented(node, session, case):
     name = case.operation.definition.raw["operationId"]
     key = node.keys["write" if name in WRITES else "read"]
     answer = case.call_and_validate(
-        base_url=node.http, checks=CHECKS, timeout=30, session=session,
+        base_url=node.http, checks=CHECKS, timeout=ANSWER_S, session=session,
         headers={"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]})
     answered.setdefault(name, set()).add(answer.status_code)
 

@@ -20,8 +20,8 @@ use super::sse;
 use crate::live::{Codec, End, Next, Piece, Start, Taken, payload};
 use crate::subs::SubsError;
 
-/// The longest wait, in milliseconds.
-const WAIT_MS_MAX: usize = 30_000;
+/// The longest wait, in milliseconds: answered before clients and proxies that give up after 30 s do.
+const WAIT_MS_MAX: usize = 25_000;
 /// Where a time is looked up on the tapes an answer waits for that in any case.
 const CURSOR_WITHIN: Duration = Duration::from_secs(10);
 /// What comes within so long of the first ticks goes with them.

@@ -31,13 +31,13 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    /// Reads parameters and headers.
+    /// Reads parameters and headers, on a node of so many regions.
     ///
     /// # Errors
     /// 400 or 415, naming the parameter or header.
-    pub(super) fn read(uri: &Uri, headers: &HeaderMap) -> ApiResult<Self> {
+    pub(super) fn read(uri: &Uri, headers: &HeaderMap, regions: usize) -> ApiResult<Self> {
         Ok(Self {
-            options: options(uri.query())?,
+            options: options(uri.query(), regions)?,
             format: format(headers)?,
             coding: coding(headers)?,
             name: name(headers)?,
@@ -46,15 +46,20 @@ impl Ask {
     }
 }
 
-fn options(query: Option<&str>) -> ApiResult<Options> {
+fn options(query: Option<&str>, regions: usize) -> ApiResult<Options> {
     let params = Params::decode(query)?;
     params.only(&["atomic", "backfill", "validate", "ack"])?;
     let acks = [("region", Ack::Region), ("global", Ack::Global)];
+    let ack = params.one_of("ack", &acks)?.unwrap_or_default();
+    if ack == Ack::Global && regions > 1 {
+        let expected = "region: where there are several, no answer says yet that all of them have it";
+        return Err(ApiError::bad_field("ack", "global", expected));
+    }
     Ok(Options {
         atomic: params.switch("atomic")?,
         backfill: params.switch("backfill")?,
         validate: params.switch("validate")?,
-        ack: params.one_of("ack", &acks)?.unwrap_or_default(),
+        ack,
     })
 }
 

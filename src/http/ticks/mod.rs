@@ -7,7 +7,7 @@
 //! | `Idempotency-Key` | 1 to 255 printable ASCII characters; without one the body names the request |
 //! | `Tapeline-Lines-Key`, `-Digest`, `-First` | numbered lines: a name, the SHA-256 of the decompressed file in hex, the number of the first line (from 0) |
 //! | `atomic`, `backfill`, `validate` | `true` or `false` |
-//! | `ack` | `region` or `global`; where a node is the only region, the two are the same |
+//! | `ack` | `region`; or `global` where there is one region, and the two are the same |
 //!
 //! A body that can be read is answered 200 with counts, the position, and a verdict for each
 //! refused tick (of many the first, and how many more), also when all are refused. With
@@ -132,7 +132,7 @@ async fn post_ticks(
 ) -> Response {
     let metrics = &app.gate.metrics;
     let http = &app.gate.config.http;
-    let mut taken = match Ask::read(&uri, &headers) {
+    let mut taken = match Ask::read(&uri, &headers, app.gate.config.regions().len()) {
         Ok(ask) => take(&app.intake, http, (app.gate.clock)(), &identity.account, ask, body).await,
         Err(error) => Err(Failure::Asked(error)),
     };

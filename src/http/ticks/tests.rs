@@ -58,6 +58,10 @@ impl Tape for MemoryTape {
 type Headers<'h> = &'h [(&'h str, &'h str)];
 
 fn read(uri: &str, headers: Headers<'_>) -> ApiResult<Ask> {
+    read_in(1, uri, headers)
+}
+
+fn read_in(regions: usize, uri: &str, headers: Headers<'_>) -> ApiResult<Ask> {
     let headers: HeaderMap = headers
         .iter()
         .map(|(name, value)| {
@@ -67,7 +71,7 @@ fn read(uri: &str, headers: Headers<'_>) -> ApiResult<Ask> {
             )
         })
         .collect();
-    Ask::read(&uri.parse().unwrap(), &headers)
+    Ask::read(&uri.parse().unwrap(), &headers, regions)
 }
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -80,6 +84,15 @@ async fn body(error: ApiError) -> (StatusCode, Option<String>, Value) {
     let retry = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
     let bytes = to_bytes(response.into_body(), 1_000_000).await.unwrap();
     (status, retry, serde_json::from_slice(&bytes).unwrap())
+}
+
+/// Nobody is told that all regions have what one has.
+#[tokio::test]
+async fn all_regions_are_no_promise_where_there_are_several() {
+    assert_eq!(read_in(2, "/?ack=region", &[JSON]).unwrap().options.ack, Ack::Region);
+    let (status, _, told) = body(read_in(2, "/?ack=global", &[JSON]).err().unwrap()).await;
+    assert_eq!((status.as_u16(), &told["field"], &told["value"]), (400, &"ack".into(), &"global".into()));
+    assert!(told["expected"].as_str().unwrap().starts_with("region"), "{told}");
 }
 
 /// Posts a body, in pieces, to a tape.

@@ -109,7 +109,12 @@ impl CassandraStore {
         let own =
             own.ok_or_else(|| StoreError::invalid(format!("region {} has no datacenter", layout.region)))?;
         let blocks = Blocks::prepare(&cluster, &layout.of_region(), &own, options.flush_statements).await?;
-        let ping = cluster.prepare(&own, "SELECT key FROM system.local", session::Mode::Read).await?;
+        // A quorum answers, and not the one node that was asked.
+        let ping = format!(
+            "SELECT key FROM {}.records WHERE space = 'ping' AND part = 'ping' LIMIT 1",
+            layout.control()
+        );
+        let ping = cluster.prepare(&own, &ping, session::Mode::Read).await?;
         let tapes = Tapes::new(options.append_bytes_max);
         Ok(Self { cluster, layout, lives, statements, tapes, blocks, ping })
     }
