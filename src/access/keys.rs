@@ -244,13 +244,14 @@ impl Keys {
     /// [`AccessError`]
     pub async fn revoke(&self, id: &str, by: &Actor, now: Nanos) -> Result<KeyRow, AccessError> {
         let _one_at_a_time = self.changing.lock().await;
-        let entry = self.entry_of(id)?;
-        if entry.row.revoked.is_some() {
-            return Ok(entry.row.clone());
+        let (row, version) = self.stored(id).await?;
+        if row.revoked.is_some() {
+            self.know(row.clone(), version);
+            return Ok(row);
         }
         self.audit.append(by, "key.revoke", id, String::new(), now).await?;
-        let row = KeyRow { revoked: Some(now), ..entry.row.clone() };
-        self.put(row.clone(), entry.version, now).await?;
+        let row = KeyRow { revoked: Some(now), ..row };
+        self.put(row.clone(), version, now).await?;
         Ok(row)
     }
 
@@ -268,7 +269,7 @@ impl Keys {
         now: Nanos,
     ) -> Result<NewKey, AccessError> {
         let old_ends = grace_ends(grace_ms, now)?;
-        let old = self.entry_of(id)?.row.clone();
+        let (old, _) = self.stored(id).await?;
         if !old.is_live(now) {
             return Err(AccessError::Invalid {
                 field: "id",
@@ -287,20 +288,23 @@ impl Keys {
             self.revoke(id, by, now).await?;
         } else {
             let _one_at_a_time = self.changing.lock().await;
-            let entry = self.entry_of(id)?;
-            let ends = entry.row.expires.map_or(old_ends, |ends| ends.min(old_ends));
+            let (row, version) = self.stored(id).await?;
+            let ends = row.expires.map_or(old_ends, |ends| ends.min(old_ends));
             let mut text = Vec::new();
             ends.write(&mut text);
             let detail = format!("ends {}, successor {}", String::from_utf8_lossy(&text), new.row.id);
             self.audit.append(by, "key.expire", id, detail, now).await?;
-            let row = KeyRow { expires: Some(ends), ..entry.row.clone() };
-            self.put(row, entry.version, now).await?;
+            self.put(KeyRow { expires: Some(ends), ..row }, version, now).await?;
         }
         Ok(new)
     }
 
-    fn entry_of(&self, id: &str) -> Result<Arc<Entry>, AccessError> {
-        self.known.load().get(id).cloned().ok_or_else(|| AccessError::NoSuchKey(id.to_owned()))
+    /// A row as it is stored now, with its version: another node may have changed it since the last
+    /// refresh.
+    async fn stored(&self, id: &str) -> Result<(KeyRow, u64), AccessError> {
+        let record = self.records.get(Space::Keys, ID_PREFIX, id).await.map_err(AccessError::Store)?;
+        let record = record.ok_or_else(|| AccessError::NoSuchKey(id.to_owned()))?;
+        Ok((self.opened(&record)?, record.version))
     }
 
     /// Writes a row and makes it known. The caller holds `changing`.
@@ -311,12 +315,17 @@ impl Keys {
         let body = self.keyring.seal(&seal_key(&row.id, version), &body);
         let record = Record { key: row.id.clone(), version, body };
         self.records.put(Space::Keys, ID_PREFIX, record).await.map_err(AccessError::Store)?;
+        self.know(row, version);
+        Ok(())
+    }
+
+    /// Makes a row known here. The caller holds `changing`.
+    fn know(&self, row: KeyRow, version: u64) {
         let mut known = HashMap::clone(&self.known.load());
         let before = known.get(&row.id).map(Arc::clone);
         known.insert(row.id.clone(), Arc::new(self.entry(row, version, before.as_deref())));
         self.known.store(Arc::new(known));
         self.has_changed.notify_one();
-        Ok(())
     }
 
     /// Waits until a key is made or changed here.
@@ -503,6 +512,22 @@ mod tests {
         let count = keys.list().len();
         keys.rotate(&newest.row.id, GRACE_MS_MAX, &Actor::operator(), NOW).await.unwrap();
         assert_eq!(keys.list().len(), count + 1);
+    }
+
+    /// A node changes what is stored, and not what it read a while ago.
+    #[tokio::test]
+    async fn a_revocation_elsewhere_is_not_taken_back() {
+        let (records, keys, _) = fresh().await;
+        let old = keys.create(ask(&[Scope::TicksWrite]), &Actor::node(), NOW).await.unwrap();
+        let (elsewhere, _) = keys_over(&records, &[], moved_clock().1).await;
+        let made = elsewhere.create(ask(&[Scope::TicksWrite]), &Actor::node(), NOW).await.unwrap();
+        let revoked = keys.revoke(&old.row.id, &Actor::operator(), NOW).await.unwrap();
+        assert!(elsewhere.rotate(&old.row.id, 60_000, &Actor::operator(), NOW).await.is_err());
+        assert_eq!(elsewhere.revoke(&old.row.id, &Actor::operator(), NOW.plus(5)).await.unwrap(), revoked);
+        assert!(admitted(&elsewhere, &old, NOW).is_err(), "who was told of it knows it");
+        keys.revoke(&made.row.id, &Actor::operator(), NOW).await.unwrap();
+        elsewhere.refresh().await.unwrap();
+        assert!(admitted(&elsewhere, &old, NOW).is_err() && admitted(&elsewhere, &made, NOW).is_err());
     }
 
     #[tokio::test]

@@ -94,7 +94,9 @@ fn listed(steps: &[Step]) -> String {
             Standing::Changed { applied } => {
                 format!("applied from another text: {applied}, this program has {}", step.checksum)
             }
-            Standing::Unknown => "applied by a newer program".to_owned(),
+            Standing::Unknown { readers } => {
+                format!("applied by a newer program, for those that know {readers:04}")
+            }
         };
         format!("{:<32} {standing}\n", named(step))
     };

@@ -17,6 +17,7 @@ use crate::store::cassandra::durability::Durability;
 use crate::store::cassandra::{CassandraOptions, CassandraStore, Layout, Placement, RecordLives};
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore, OpenReport, Severity};
 use crate::store::{Records, Space, Store, StoreError};
+use crate::tape::Rollover;
 use crate::telemetry::{Health, Metrics, Status};
 
 /// Why the data folder cannot be opened.
@@ -122,6 +123,16 @@ pub const fn parts(config: &Config) -> [&'static str; 3] {
     match config.store.backend {
         config::Backend::Embedded => ["view", "writer", "disk"],
         config::Backend::Cassandra => ["view", "writer", "database"],
+    }
+}
+
+/// When a writer leaves its tape: of a cluster another partition may take what one does not; a disk
+/// is one.
+#[must_use]
+pub fn rollover(config: &Config) -> Option<Rollover> {
+    match config.store.backend {
+        config::Backend::Embedded => None,
+        config::Backend::Cassandra => Some(Rollover::default()),
     }
 }
 

@@ -71,7 +71,6 @@ pub(super) async fn start(
     let node = (config.node.name.clone(), config.http.listen.to_string());
     let writer = Writer::new(region, node, Box::new(random), writer_config(config), now);
     let own = writer.tape();
-    view.change(|view, _| view.set_own(own));
     let writer = tasks::spawn_writer(
         writer,
         WriterWorld {
@@ -145,6 +144,7 @@ fn writer_config(config: &Config) -> WriterConfig {
         eager_below: u64::try_from(config.tape.in_flight_eager).unwrap_or(u64::MAX),
         idle_ms: config.tape.idle_ms,
         drain_ms: config.node.drain_ms / 2,
+        rollover: backends::rollover(config),
         ..WriterConfig::default()
     }
 }

@@ -69,6 +69,7 @@ pub struct Faults(Arc<Mutex<Plan>>);
 struct Plan {
     script: BTreeMap<Operation, VecDeque<Fault>>,
     always: BTreeMap<Operation, Fault>,
+    tapes: BTreeMap<TapeId, Fault>,
     random: Option<Random>,
     calls: BTreeMap<Operation, u64>,
 }
@@ -90,6 +91,12 @@ impl Faults {
     /// ([`Fault::Pass`]). The script goes first.
     pub fn always(&self, operation: Operation, fault: Fault) {
         self.0.lock().always.insert(operation, fault);
+    }
+
+    /// Every append to this tape meets this fault, whatever else is planned: its partition is not
+    /// there, and others are.
+    pub fn tape(&self, tape: TapeId, fault: Fault) {
+        self.0.lock().tapes.insert(tape, fault);
     }
 
     /// Calls that nothing else is planned for meet one of `faults` with this chance, 0 to 1.
@@ -120,6 +127,11 @@ impl Faults {
         random.faults.get(at).cloned().unwrap_or(Fault::Pass)
     }
 
+    fn of_append(&self, tape: TapeId) -> Fault {
+        let of_tape = self.0.lock().tapes.get(&tape).cloned();
+        of_tape.unwrap_or_else(|| self.next(Operation::Append))
+    }
+
     /// Runs a call with whatever is planned for it.
     async fn run<T>(
         &self,
@@ -127,8 +139,18 @@ impl Faults {
         call: impl Future<Output = Result<T, StoreError>>,
         flip: impl FnOnce(T) -> T,
     ) -> Result<T, StoreError> {
+        self.meet(self.next(operation), operation, call, flip).await
+    }
+
+    async fn meet<T>(
+        &self,
+        fault: Fault,
+        operation: Operation,
+        call: impl Future<Output = Result<T, StoreError>>,
+        flip: impl FnOnce(T) -> T,
+    ) -> Result<T, StoreError> {
         let name = format!("{operation:?}");
-        match self.next(operation) {
+        match fault {
             Fault::Pass => call.await,
             Fault::FailBefore => {
                 Err(StoreError::unknown(format!("injected: {name} failed before it was applied")))
@@ -185,7 +207,8 @@ fn flipped_record(record: Record) -> Record {
 #[async_trait]
 impl<S: Store + ?Sized> Store for Faulty<S> {
     async fn append(&self, frame: FrameRow, reach: Reach) -> Result<(), StoreError> {
-        self.faults.run(Operation::Append, self.inner.append(frame, reach), |done| done).await
+        let fault = self.faults.of_append(frame.tape);
+        self.faults.meet(fault, Operation::Append, self.inner.append(frame, reach), |done| done).await
     }
 
     async fn frames(

@@ -30,7 +30,10 @@ pub enum Standing {
         applied: String,
     },
     /// A newer program applied it; this one does not know it.
-    Unknown,
+    Unknown {
+        /// Programs that know the migrations up to this one work with it.
+        readers: u16,
+    },
 }
 
 /// A migration of a scope, and how it stands.
@@ -44,12 +47,19 @@ pub struct Step {
     pub name: String,
     /// The checksum of this program's text; none where it does not know it.
     pub checksum: String,
+    /// Programs that know the migrations up to this one work with it.
+    pub readers: u16,
     /// How it stands.
     pub standing: Standing,
     /// What it runs.
     pub statements: Vec<String>,
 }
 
+/// The highest migration that this program knows.
+const KNOWN: u16 = {
+    let [.., last] = MIGRATIONS;
+    last.number
+};
 /// A lock that is not renewed ends after so long.
 const LOCK_TTL_S: i32 = 60;
 /// Between two tries to take it.
@@ -90,18 +100,23 @@ impl Schema {
     }
 
     /// Applies what is pending, telling each migration before it begins. Waits for another node that
-    /// applies, at most `patience`.
+    /// applies, at most `patience`. Where nothing is pending nothing is written.
     ///
     /// # Errors
-    /// `Invalid` where something was applied from another text, or by a newer program; `Refused`
-    /// where another node does not finish; `Unknown`.
+    /// `Invalid` where something was applied from another text, or by a newer program that this one
+    /// cannot run beside; `Refused` where another node does not finish; `Unknown`.
     pub async fn apply(
         &self,
         patience: Duration,
         mut telling: impl FnMut(&Step),
     ) -> Result<usize, StoreError> {
+        let steps = self.status().await?;
+        steps.iter().try_for_each(check_known)?;
+        if steps.iter().all(|step| step.standing != Standing::Pending) {
+            return Ok(0);
+        }
         for statement in self.foundations() {
-            self.define(&statement).await?;
+            self.define(&statement, None).await?;
         }
         let owner = format!("{:016x}", rand::random::<u64>());
         self.lock(&owner, patience).await?;
@@ -123,8 +138,7 @@ impl Schema {
             }
             telling(&step);
             for statement in &step.statements {
-                self.renew(owner).await?;
-                self.define(statement).await?;
+                self.define(statement, Some(owner)).await?;
             }
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
             let values = (
@@ -132,10 +146,11 @@ impl Schema {
                 i32::from(step.number),
                 step.name,
                 step.checksum,
+                i32::from(step.readers),
                 i64::try_from(now.as_nanos()).unwrap_or_default(),
             );
             let insert = format!(
-                "INSERT INTO {}.schema_migrations (scope, number, name, checksum, applied) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO {}.schema_migrations (scope, number, name, checksum, readers, applied) VALUES (?, ?, ?, ?, ?, ?)",
                 self.layout.control()
             );
             let mut insert = Statement::new(insert);
@@ -148,9 +163,14 @@ impl Schema {
         Ok(count)
     }
 
-    async fn define(&self, statement: &str) -> Result<(), StoreError> {
+    /// Runs a statement, by the owner of the lock where there is one: each try begins with the lock
+    /// renewed.
+    async fn define(&self, statement: &str, owner: Option<&str>) -> Result<(), StoreError> {
         let mut tries = 1;
         loop {
+            if let Some(owner) = owner {
+                self.renew(owner).await?;
+            }
             match self.cluster.define(statement).await {
                 Ok(()) => return Ok(()),
                 Err(error) if tries >= TRIES => return Err(errors::of_write(statement, &error)),
@@ -168,16 +188,20 @@ impl Schema {
             self.layout.control()
         );
         loop {
-            match self.agree(&take).await {
+            let failed = match self.agree(&take).await {
                 Ok(true) => return Ok(()),
                 // Somebody else has it, or nobody knows whether it was taken: both end by themselves.
-                Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "the lock of the migrations is tried again"),
-            }
+                Ok(false) => {
+                    StoreError::refused("another node is applying migrations and has not finished; try again")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the lock of the migrations is tried again");
+                    let why = "it needs a majority of the replicas of all regions";
+                    StoreError { detail: format!("{}; {why}", error.detail), ..error }
+                }
+            };
             if Instant::now() >= until {
-                return Err(StoreError::refused(
-                    "another node is applying migrations and has not finished; try again",
-                ));
+                return Err(failed);
             }
             sleep(LOCK_AGAIN).await;
         }
@@ -235,52 +259,61 @@ fn check_known(step: &Step) -> Result<(), StoreError> {
              run the program that applied it, or one that knows the change",
             step.checksum
         ))),
-        Standing::Unknown => Err(StoreError::invalid(format!(
-            "migration {number:04}_{name} ({scope}) was applied by a newer program: run that one"
+        // What a newer program made leaves this one's tables as they are, for as long as both run.
+        Standing::Unknown { readers } if *readers <= KNOWN => Ok(()),
+        Standing::Unknown { .. } => Err(StoreError::invalid(format!(
+            "migration {number:04}_{name} ({scope}) was applied by a newer program, and is not for this one: run that one"
         ))),
     }
 }
 
 async fn steps(cluster: &Cluster, layout: &Layout) -> Result<Vec<Step>, StoreError> {
     let mut steps = Vec::new();
-    let mut applied: BTreeMap<(String, i32), (String, String, i64)> = applied(cluster, layout).await?;
+    let mut applied = applied(cluster, layout).await?;
     for migration in MIGRATIONS {
         let scope = layout.scope(migration.scope);
         let standing = match applied.remove(&(scope.clone(), i32::from(migration.number))) {
             None => Standing::Pending,
-            Some((_, checksum, at)) if checksum == migration.checksum() => {
-                Standing::Applied { at: Nanos(at) }
-            }
-            Some((_, checksum, _)) => Standing::Changed { applied: checksum },
+            Some(row) if row.checksum == migration.checksum() => Standing::Applied { at: row.at },
+            Some(row) => Standing::Changed { applied: row.checksum },
         };
-        let Migration { number, name, .. } = migration;
+        let Migration { number, name, readers, .. } = migration;
         let (name, checksum) = (name.to_owned(), migration.checksum());
         steps.push(Step {
             scope,
             number,
             name,
             checksum,
+            readers,
             standing,
             statements: migration.statements(layout, cluster.dialect),
         });
     }
-    for ((scope, number), (name, ..)) in applied {
+    for ((scope, number), Applied { name, readers, .. }) in applied {
         let number = u16::try_from(number).unwrap_or(u16::MAX);
         steps.push(Step {
             scope,
             number,
             name,
             checksum: String::new(),
-            standing: Standing::Unknown,
+            readers,
+            standing: Standing::Unknown { readers },
             statements: Vec::new(),
         });
     }
     Ok(steps)
 }
 
-type Applied = BTreeMap<(String, i32), (String, String, i64)>;
+/// What is written down of a migration.
+struct Applied {
+    name: String,
+    checksum: String,
+    readers: u16,
+    at: Nanos,
+}
 
-async fn applied(cluster: &Cluster, layout: &Layout) -> Result<Applied, StoreError> {
+/// What was applied, by scope and number.
+async fn applied(cluster: &Cluster, layout: &Layout) -> Result<BTreeMap<(String, i32), Applied>, StoreError> {
     let session = cluster.session();
     let what = "the migrations that were applied";
     let mut there = Statement::new(
@@ -291,13 +324,13 @@ async fn applied(cluster: &Cluster, layout: &Layout) -> Result<Applied, StoreErr
     let answer = answer.map_err(|error| errors::of_read(what, &error))?;
     let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
     if rows.rows_num() == 0 {
-        return Ok(Applied::new());
+        return Ok(BTreeMap::new());
     }
-    let mut all = Applied::new();
+    let mut all = BTreeMap::new();
     for scope in [super::schema::Scope::Shared, super::schema::Scope::Region].map(|scope| layout.scope(scope))
     {
         let text = format!(
-            "SELECT number, name, checksum, applied FROM {}.schema_migrations WHERE scope = ?",
+            "SELECT number, name, checksum, readers, applied FROM {}.schema_migrations WHERE scope = ?",
             layout.control()
         );
         let mut statement = Statement::new(text);
@@ -306,9 +339,11 @@ async fn applied(cluster: &Cluster, layout: &Layout) -> Result<Applied, StoreErr
         let answer = session.query_unpaged(statement, (&scope,)).await;
         let answer = answer.map_err(|error| errors::of_read(what, &error))?;
         let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
-        for row in rows.rows::<(i32, String, String, i64)>().map_err(|error| errors::of_rows(what, &error))? {
-            let (number, name, checksum, at) = row.map_err(|error| errors::of_rows(what, &error))?;
-            all.insert((scope.clone(), number), (name, checksum, at));
+        let rows = rows.rows::<(i32, String, String, i32, i64)>();
+        for row in rows.map_err(|error| errors::of_rows(what, &error))? {
+            let (number, name, checksum, readers, at) = row.map_err(|error| errors::of_rows(what, &error))?;
+            let readers = u16::try_from(readers).unwrap_or(u16::MAX);
+            all.insert((scope.clone(), number), Applied { name, checksum, readers, at: Nanos(at) });
         }
     }
     Ok(all)

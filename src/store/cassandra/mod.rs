@@ -22,6 +22,7 @@
 
 pub mod durability;
 mod blocks;
+mod configured;
 mod errors;
 mod known;
 pub mod migrate;
@@ -96,6 +97,7 @@ impl CassandraStore {
         let cluster = Cluster::connect(options).await?;
         let layout = options.layout.clone();
         migrate::verify(&cluster, &layout).await?;
+        configured::check(&cluster, &layout).await?;
         let mut statements = BTreeMap::new();
         for placement in layout.regions.values() {
             let datacenter = &placement.datacenter;

@@ -32,6 +32,9 @@ pub struct Migration {
     pub name: &'static str,
     /// Where it applies.
     pub scope: Scope,
+    /// Programs that know the migrations up to this one work with what it makes: those of the version
+    /// before run on while it is applied.
+    pub readers: u16,
     text: &'static str,
 }
 
@@ -41,12 +44,14 @@ pub const MIGRATIONS: [Migration; 2] = [
         number: 1,
         name: "shared",
         scope: Scope::Shared,
+        readers: 1,
         text: include_str!("../../../cql/0001_shared.cql"),
     },
     Migration {
         number: 2,
         name: "region",
         scope: Scope::Region,
+        readers: 2,
         text: include_str!("../../../cql/0002_region.cql"),
     },
 ];
@@ -97,35 +102,58 @@ impl Layout {
         format!("{}_{}", self.keyspace, self.region.replace('-', "_"))
     }
 
+    /// The keyspaces, and the replicas of each.
+    #[must_use]
+    pub(super) fn keyspaces(&self) -> [(String, Replicas<'_>); 3] {
+        let everywhere = replicas(self.regions.values());
+        let here = replicas(self.regions.get(&self.region));
+        [
+            (self.control(), everywhere.clone()),
+            (self.shared().to_owned(), everywhere),
+            (self.of_region(), here),
+        ]
+    }
+
+    /// The tables of tapes, and how long their rows live at least, in seconds: the directory outlives
+    /// the frames that it lists, which are written after it.
+    #[must_use]
+    pub(super) const fn lives(&self) -> [(&'static str, u32); 2] {
+        [("tape", self.tape_ttl_s), ("tape_chunks", self.tape_ttl_s.saturating_mul(2))]
+    }
+
+    /// The statement that gives an existing keyspace its replicas.
+    #[must_use]
+    pub(super) fn place(keyspace: &str, replicas: &Replicas<'_>) -> String {
+        format!("ALTER KEYSPACE {keyspace} WITH replication = {}", replication(replicas))
+    }
+
     /// The statements that make what migrations need: keyspaces, and the tables in which
     /// migrations are written down.
     #[must_use]
     pub fn foundations(&self, dialect: Dialect) -> Vec<String> {
-        let everywhere = replication(self.regions.values());
-        let here = replication(self.regions.get(&self.region));
         let no_tablets = match dialect {
             Dialect::Cassandra => "",
             // Compare-and-set is not for tablets.
             Dialect::Scylla => " AND tablets = {'enabled': false}",
         };
         let control = self.control();
-        let keyspace = |name: &str, replication: &str, options: &str| {
+        let keyspaces = self.keyspaces().map(|(name, replicas)| {
+            let options = if name == control { no_tablets } else { "" };
+            let replication = replication(&replicas);
             format!("CREATE KEYSPACE IF NOT EXISTS {name} WITH replication = {replication}{options}")
-        };
-        vec![
-            keyspace(&control, &everywhere, no_tablets),
-            keyspace(self.shared(), &everywhere, ""),
-            keyspace(&self.of_region(), &here, ""),
+        });
+        let tables = [
             format!(
                 "CREATE TABLE IF NOT EXISTS {control}.schema_migrations (scope text, number int, name text, \
-                 checksum text, applied bigint, PRIMARY KEY (scope, number)) WITH id = {}",
-                table_id(&control, "schema_migrations")
+                 checksum text, readers int, applied bigint, PRIMARY KEY (scope, number)) WITH id = {}",
+                table_id(&format!("{control}.schema_migrations"))
             ),
             format!(
                 "CREATE TABLE IF NOT EXISTS {control}.locks (name text PRIMARY KEY, owner text) WITH id = {}",
-                table_id(&control, "locks")
+                table_id(&format!("{control}.locks"))
             ),
-        ]
+        ];
+        keyspaces.into_iter().chain(tables).collect()
     }
 
     /// The name under which a scope's migrations are written down.
@@ -144,11 +172,17 @@ impl Layout {
         };
         let ttl_hours = self.tape_ttl_s.div_ceil(3_600);
         let window = ttl_hours.div_ceil(WINDOWS_MAX).max(WINDOW_HOURS_MIN);
+        let [(_, tape_ttl), (_, chunk_ttl)] = self.lives();
+        let table = text
+            .split_once("EXISTS ")
+            .and_then(|(_, rest)| rest.split_once(" ("))
+            .map_or("", |(name, _)| name);
         let filled = [
             ("shared", self.shared().to_owned()),
             ("control", self.control()),
             ("region", self.of_region()),
-            ("tape_ttl", self.tape_ttl_s.to_string()),
+            ("tape_ttl", tape_ttl.to_string()),
+            ("chunk_ttl", chunk_ttl.to_string()),
             ("tape_window_hours", window.to_string()),
             ("lz4", format!("{{'{class}': 'LZ4Compressor', 'chunk_length_in_kb': 16}}")),
             (
@@ -156,28 +190,38 @@ impl Layout {
                 format!("{{'{class}': 'ZstdCompressor', 'compression_level': 3, 'chunk_length_in_kb': 16}}"),
             ),
         ];
-        filled
-            .iter()
-            .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
+        let fill = |text: &str| {
+            filled
+                .iter()
+                .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
+        };
+        fill(text).replace("{{id}}", &table_id(&fill(table)))
     }
 }
 
-/// The id of a table that several nodes may make at once, before there is a lock: the same from each,
-/// so that it is one table.
-fn table_id(keyspace: &str, table: &str) -> String {
-    let hash = blake3::hash(format!("tapeline table {keyspace}.{table}").as_bytes()).to_hex();
+/// The id of a table `keyspace.name` that several nodes may make at once, before there is a lock or
+/// after one was lost: the same from each, so that it is one table.
+fn table_id(table: &str) -> String {
+    let hash = blake3::hash(format!("tapeline table {table}").as_bytes()).to_hex();
     let parts =
         [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hash.get(range).unwrap_or_default().to_owned());
     parts.join("-")
 }
 
-fn replication<'p>(placements: impl IntoIterator<Item = &'p Placement>) -> String {
+/// Replicas by datacenter.
+pub(super) type Replicas<'p> = BTreeMap<&'p str, u8>;
+
+fn replicas<'p>(placements: impl IntoIterator<Item = &'p Placement>) -> Replicas<'p> {
     // Two regions may share a datacenter, as they do in tests: it has the most that one asks for.
-    let mut replicas: BTreeMap<&str, u8> = BTreeMap::new();
+    let mut replicas = Replicas::new();
     for placement in placements {
         let most = replicas.entry(&placement.datacenter).or_default();
         *most = placement.replicas.max(*most);
     }
+    replicas
+}
+
+fn replication(replicas: &Replicas<'_>) -> String {
     let of_each = replicas.iter().map(|(datacenter, count)| format!(", '{datacenter}': {count}"));
     format!("{{'class': 'NetworkTopologyStrategy'{}}}", of_each.collect::<String>())
 }
@@ -226,6 +270,12 @@ mod tests {
             assert_eq!(usize::from(migration.number), at + 1);
             let scope = format!("-- scope: {}\n", format!("{:?}", migration.scope).to_lowercase());
             assert!(migration.text.contains(&scope), "{}", migration.name);
+            assert!(
+                migration.text.contains(&format!("-- readers: {}\n", migration.readers)),
+                "{}",
+                migration.name
+            );
+            assert!(migration.readers <= migration.number, "{}", migration.name);
             assert_eq!(migration.checksum().len(), 32);
         }
     }
@@ -276,6 +326,19 @@ mod tests {
         assert!(of_scylla.len() == 1 && of_scylla[0].contains("tapeline_ctl"), "{of_scylla:?}");
     }
 
+    /// Made twice it is one table; no two tables are one.
+    #[test]
+    fn each_table_has_an_id_of_its_own() {
+        let statements = all(Dialect::Cassandra);
+        let ids = statements.iter().filter(|text| text.starts_with("CREATE TABLE")).map(|text| {
+            let (_, id) = text.split_once(" WITH id = ").unwrap();
+            id.chars().take(36).collect::<String>()
+        });
+        let (count, ids) = (ids.clone().count(), ids.collect::<std::collections::BTreeSet<_>>());
+        assert!(count == 9 && ids.len() == count, "{ids:?}");
+        assert!(ids.iter().all(|id| id.split('-').map(str::len).eq([8, 4, 4, 4, 12])), "{ids:?}");
+    }
+
     #[test]
     fn rows_that_expire_have_few_windows() {
         for hours in [1, 48, 90, 91, 24 * 30] {
@@ -289,6 +352,9 @@ mod tests {
                 };
                 let window = number("'compaction_window_size': ");
                 assert_eq!(number("default_time_to_live = "), hours * 3_600);
+                let chunks = MIGRATIONS[0].statements(&layout, dialect).remove(1);
+                let life = format!("default_time_to_live = {}\n", hours * 7_200);
+                assert!(chunks.contains(&life), "the directory outlives what it lists: {chunks}");
                 assert!((hours.div_ceil(window)) <= 50 && window >= 2, "{hours} h: {window} h");
             }
         }

@@ -92,6 +92,52 @@ async fn ten_nodes_migrate_at_once() {
     CassandraStore::open(&options, LIVES).await.unwrap().ping().await.unwrap();
 }
 
+/// Where nothing is pending nobody needs a right to change the schema, nor a lock; what a newer
+/// program applied stops only those that it says it is not for.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_of_two_versions() {
+    let options = migrated(options("versions")).await;
+    let schema = Schema::connect(&options).await.unwrap();
+    let store = CassandraStore::open(&options, LIVES).await.unwrap();
+    store.cluster.define("DROP TABLE versions_ctl.locks").await.unwrap();
+    assert_eq!(schema.apply(Duration::ZERO, |_| {}).await, Ok(0));
+    let newer = async |number: u16, readers: u16| {
+        let row = format!("('shared', {number}, 'newer', 'c', {readers}, 1)");
+        let columns = "(scope, number, name, checksum, readers, applied)";
+        let text = format!("INSERT INTO versions_ctl.schema_migrations {columns} VALUES {row}");
+        store.cluster.define(&text).await.unwrap();
+        CassandraStore::open(&options, LIVES).await.map(drop)
+    };
+    assert_eq!(newer(98, 2).await, Ok(()));
+    let error = newer(99, 3).await.unwrap_err();
+    assert!(error.kind == StoreErrorKind::Invalid && error.detail.contains("0099_newer"), "{error}");
+    assert_eq!(schema.apply(Duration::ZERO, |_| {}).await.unwrap_err(), error);
+}
+
+/// Tables that were made for another configuration are named, with the statement that mends them.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_another_configuration() {
+    let options = migrated(options("changed")).await;
+    let longer = |hours: u32| {
+        let layout = Layout { tape_ttl_s: hours * 3_600, ..options.layout.clone() };
+        CassandraOptions { layout, ..options.clone() }
+    };
+    let store = CassandraStore::open(&longer(47), LIVES).await.unwrap();
+    for table in ["changed.tape", "changed.tape_chunks"] {
+        let error = CassandraStore::open(&longer(49), LIVES).await.map(drop).unwrap_err();
+        let (_, statement) = error.detail.split_once('`').unwrap();
+        let (statement, _) = statement.split_once('`').unwrap();
+        assert!(statement.starts_with(&format!("ALTER TABLE {table} ")), "{error}");
+        store.cluster.define(statement).await.unwrap();
+    }
+    CassandraStore::open(&longer(49), LIVES).await.map(drop).unwrap();
+    let placement = Placement { datacenter: "dc1".to_owned(), replicas: 3 };
+    let mut more = options.clone();
+    more.layout.regions.insert("local".to_owned(), placement);
+    let error = CassandraStore::open(&more, LIVES).await.map(drop).unwrap_err();
+    assert!(error.detail.contains("ALTER KEYSPACE changed_ctl WITH"), "{error}");
+}
+
 fn frame(tape: u64, seq: u64) -> FrameRow {
     FrameRow { tape: TapeId(tape), seq, body: format!("frame {seq}").into() }
 }

@@ -10,6 +10,8 @@
 
 mod push;
 mod sealed;
+#[cfg(test)]
+mod tests;
 mod view;
 mod writer;
 

@@ -182,6 +182,25 @@ impl ViewWorld {
         Ok((record.version, list))
     }
 
+    /// The list of a region that starts a node: as its own replicas have it, or where they do not
+    /// answer as it has come here. An older state says nothing wrong: what it lacks is asked for where
+    /// a Position has seen it (`behind`).
+    async fn list_at_boot(&self, region: Region) -> Result<(u64, RetiredList), StoreError> {
+        match self.list(region).await {
+            Err(error) if region != self.region && error.kind == StoreErrorKind::Unknown => {
+                tracing::warn!(%region, %error, "a region does not answer; its list of ended tapes is the one that has come here");
+                let rows = self.scan(Space::Retired, region.as_str()).await?;
+                let row = rows.into_iter().find(|(record, _)| record.key == RETIRED_KEY);
+                row.map_or(Ok((0, RetiredList::default())), |(record, body)| {
+                    let list = RetiredList::decode(&body)
+                        .map_err(|error| undecoded(Space::Retired, region.as_str(), &error))?;
+                    Ok((record.version, list))
+                })
+            }
+            read => read,
+        }
+    }
+
     async fn put_list(&self, list: &RetiredList, expected: u64) -> Result<bool, StoreError> {
         let part = self.region.as_str();
         let record = self.sealed.seal_record(Space::Retired, part, RETIRED_KEY, expected + 1, &list.encode());
@@ -217,7 +236,7 @@ fn undecoded(space: Space, key: &str, error: &CodecError) -> StoreError {
 pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<(Arc<SharedView>, Vec<u64>), StoreError> {
     let mut lists = Vec::new();
     for region in &world.regions {
-        let (version, list) = world.list(*region).await?;
+        let (version, list) = world.list_at_boot(*region).await?;
         lists.push((*region, version, list));
     }
     let marks = world.marks().await?;

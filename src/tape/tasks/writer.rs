@@ -131,8 +131,11 @@ pub fn spawn_writer(writer: Writer, world: WriterWorld) -> WriterHandle {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (drain, drains) = mpsc::channel(1);
     let status = Arc::new(Mutex::new(WriterStatus::default()));
+    let own = writer.tape();
+    world.view.change(|view, _| view.set_own(own));
     let task = Task {
         writer,
+        own,
         world: Arc::new(world),
         waiting: HashMap::new(),
         draining: Vec::new(),
@@ -150,6 +153,8 @@ enum Done {
 
 struct Task {
     writer: Writer,
+    /// The tape that the view knows for this node's.
+    own: TapeId,
     world: Arc<WriterWorld>,
     waiting: HashMap<Token, oneshot::Sender<Result<Appended, AppendError>>>,
     draining: Vec<oneshot::Sender<bool>>,
@@ -169,6 +174,11 @@ impl Task {
                 if self.carry_out(effect) {
                     return;
                 }
+            }
+            if self.own != self.writer.tape() {
+                self.own = self.writer.tape();
+                let own = self.own;
+                self.world.view.change(|view, _| view.set_own(own));
             }
             self.publish_status();
             let due = Instant::now() + Duration::from_millis(self.writer.due().since(now.mono));
@@ -243,7 +253,7 @@ impl Task {
                     Done::Appended(frame.tape, frame.seq, result)
                 });
             }
-            WriterEffect::Abandon(tape) => tracing::warn!(%tape, "the tape is left for a new one"),
+            WriterEffect::Abandon(tape) => tracing::warn!(%tape, "the tape takes no frames and is left"),
             WriterEffect::Acknowledged(frame) => {
                 self.world.view.change(|view, now| view.accept(frame, now));
             }
