@@ -67,6 +67,8 @@ mod udf;
 mod tests;
 
 pub use error::{ApiError, ApiResult};
+pub use ops::STATUS;
+pub(crate) use params::Params;
 
 /// The wall clock, passed in.
 pub type Clock = Arc<dyn Fn() -> Nanos + Send + Sync>;

@@ -1,7 +1,7 @@
 //! The admin door: health, metrics, keys, audit.
 //!
 //! Health and metrics are for whoever reaches the door, and so is the proof that this is the node
-//! whose token the asker has (`/identity`): the token is not sent to whoever else took the port. What is under `/admin` needs the token
+//! whose token the asker has (`/identity`): the token is not sent to whoever else took the port. What is under `/admin`, and [`STATUS`], needs the token
 //! of this boot (`Authorization: Bearer`, from the node file in the data folder, which its owner
 //! alone can read) or a key with the scope `admin`: on a shared machine, and for web pages that
 //! make a browser call loopback addresses, an open port would be no door at all.
@@ -28,6 +28,8 @@ use crate::market::Nanos;
 
 /// Entries of the audit in one answer.
 const AUDIT_ENTRIES_MAX: usize = 1_000;
+/// What the node answers of its tapes: names of other nodes, and so not for everybody.
+pub const STATUS: &str = "/v1/status";
 /// The longest nonce of `/identity`.
 const NONCE_BYTES_MAX: usize = 64;
 
@@ -46,7 +48,8 @@ pub(super) fn routes() -> Router<Arc<Gate>> {
 
 /// Lets the operator and keys with the scope `admin` to `/admin`, and leaves the [`Actor`].
 pub(super) fn identify(gate: &Gate, request: &mut Request, request_id: &str) -> ApiResult<()> {
-    if !request.uri().path().starts_with("/admin") {
+    let path = request.uri().path();
+    if !path.starts_with("/admin") && path != STATUS {
         return Ok(());
     }
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>();

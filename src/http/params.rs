@@ -15,7 +15,7 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const NAME_BYTES_MAX: usize = 255;
 
 /// The parameters of a request, in the order they were given.
-pub(super) struct Params {
+pub(crate) struct Params {
     pairs: Vec<(String, String)>,
 }
 
@@ -27,7 +27,7 @@ impl Params {
     ///
     /// # Errors
     /// 400 where an escape is broken, or a parameter is given twice.
-    pub(super) fn decode(query: Option<&str>) -> Result<Self, ApiError> {
+    pub(crate) fn decode(query: Option<&str>) -> Result<Self, ApiError> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -52,7 +52,7 @@ impl Params {
     ///
     /// # Errors
     /// 400 `unexpected parameter(s): …`.
-    pub(super) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
+    pub(crate) fn only(&self, names: &[&str]) -> Result<(), ApiError> {
         let mut unexpected = self.pairs.iter().filter(|(name, _)| !names.contains(&name.as_str()));
         let Some((first, value)) = unexpected.next() else { return Ok(()) };
         let others = unexpected.map(|(name, _)| beginning(name));
@@ -105,7 +105,7 @@ impl Params {
     ///
     /// # Errors
     /// 400 `must be true or false`.
-    pub(super) fn switch(&self, name: &str) -> Result<bool, ApiError> {
+    pub(crate) fn switch(&self, name: &str) -> Result<bool, ApiError> {
         match self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str()) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),

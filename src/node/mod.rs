@@ -13,6 +13,7 @@ pub mod backends;
 mod bootstrap;
 mod clock;
 mod live;
+mod status;
 mod tape;
 mod tls;
 mod watch;
@@ -44,9 +45,11 @@ use crate::telemetry::{Health, Metrics};
 use crate::wire;
 use backends::{Backend, Storage, StorageError};
 use clock::Clocks;
+use status::Standings;
 
 pub use admin::{FindingOut, VerifyOut, VerifyState};
 pub use bootstrap::{PairAccount, key_pair};
+pub use status::{RegionOut, ShardOut, StatusOut, TapeOut};
 
 /// At a stop streams are ended in so many steps.
 const MOVE_STEPS: u32 = 30;
@@ -127,18 +130,20 @@ pub struct Node {
     now: NowFn,
     backend: Backend,
     push: Option<(Arc<RedisHot>, Arc<Push>)>,
+    standing: Arc<Standings>,
     /// Cancelled when a drain begins: who stays connected is told to come again elsewhere.
     draining: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Under another region's name the tapes that are there would never be followed, and what of them is
+/// The region of the configuration. Under another region's name the tapes that are there would never be followed, and what of them is
 /// not in blocks yet would be missing.
-fn check_region(storage: &Storage, region: &str) -> Result<(), StartError> {
+fn region(storage: &Storage, region: &str) -> Result<Region, StartError> {
     let regions = storage.regions_written();
     if regions.is_empty() || regions.contains(region) {
-        return Ok(());
+        return Region::parse(region)
+            .map_err(|error| StartError::Config(format!("node.region {region:?} {error}")));
     }
     let regions: Vec<String> = regions.into_iter().collect();
     Err(StartError::Config(format!(
@@ -160,9 +165,7 @@ impl Node {
         let storage = backends::open(&config).await?;
         storage.tell(&metrics);
         backends::check_durability(&config, &storage, &health).await?;
-        let region = Region::parse(&config.node.region)
-            .map_err(|error| StartError::Config(format!("node.region {:?} {error}", config.node.region)))?;
-        check_region(&storage, &config.node.region)?;
+        let region = region(&storage, &config.node.region)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
         let gate = gate(&config, &storage, &clocks, metrics, health).await?;
@@ -193,11 +196,12 @@ impl Node {
         });
         let doors = [Handle::new(), Handle::new()];
         let (http, admin) = (address(&listeners.http)?, address(&listeners.admin)?);
+        let standing = Arc::new(Standings::of(&config, &tape));
         let of_node = admin::routes(storage.backend.clone(), stop.clone());
+        let of_node = of_node.merge(status::routes(Arc::clone(&standing)));
         let routers = [http::router(app), http::admin_router(Arc::clone(&gate), of_node)];
-        let listeners = [listeners.http, listeners.admin];
-        let of_doors = listeners.into_iter().zip(routers).zip([tls.clone(), None]);
-        for (((listener, router), tls), handle) in of_doors.zip(&doors) {
+        let of_doors = [listeners.http, listeners.admin].into_iter().zip(routers);
+        for (((listener, router), tls), handle) in of_doors.zip([tls.clone(), None]).zip(&doors) {
             tasks.spawn(serve(listener, router, Arc::clone(&gate), handle.clone(), tls));
         }
         let node = Self {
@@ -215,6 +219,7 @@ impl Node {
             now: clocks.now,
             backend: storage.backend,
             push: tape.push,
+            standing,
             draining,
             stop,
             tasks,

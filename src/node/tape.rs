@@ -29,6 +29,7 @@ pub(super) struct TapeTasks {
     pub(super) writer: WriterHandle,
     pub(super) keeper: KeeperHandle,
     pub(super) view: Arc<SharedView>,
+    pub(super) world: ViewWorld,
     /// The Redis, and what is handed over by it.
     pub(super) push: Option<(Arc<RedisHot>, Arc<Push>)>,
 }
@@ -91,14 +92,14 @@ pub(super) async fn start(
     let keeper = spawn_keeper(
         Keeper::new(keeper_config(config)).with_counts(&block_counts),
         KeeperWorld {
-            view: world,
+            view: world.clone(),
             shared: Arc::clone(&view),
             keyring: Arc::clone(&storage.keyring),
             own: own_tape(&writer, own),
             corrupt,
         },
     );
-    Ok(TapeTasks { writer, keeper, view, push })
+    Ok(TapeTasks { writer, keeper, view, world, push })
 }
 
 /// The tape that is written now; it changes only where a writer leaves its tape for another.

@@ -64,6 +64,13 @@ impl Node {
                 }
             }
         });
+        let (standing, gate, stop) = (Arc::clone(&self.standing), Arc::clone(&self.gate), self.stop.clone());
+        self.tasks.spawn(async move {
+            let mut ticks = every(SWEEP);
+            while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                standing.measure(&gate.metrics).await;
+            }
+        });
         if let Backend::Cassandra(store) = &self.backend {
             let (store, health) = (Arc::clone(store), Arc::clone(&self.gate.health));
             self.tasks.spawn(ask_database(store, health, self.stop.clone()));

@@ -86,7 +86,8 @@ pub(crate) mod fixtures;
 
 pub use codec::CodecError;
 pub use follower::{
-    Follower, FollowerConfig, FollowerEffect, FollowerRules, FollowerStatus, ReadId, ScannedTape, rendezvous,
+    Follower, FollowerConfig, FollowerEffect, FollowerRules, FollowerStatus, ReadId, ScannedTape, Standing,
+    TapeState, rendezvous,
 };
 pub use frame::{
     BodyHash, FRAME_BYTES_MAX, FRAME_PIECES_MAX, Frame, FrameError, Piece, Region, RegionError, row_weight,

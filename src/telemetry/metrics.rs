@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Declares the list: field, type, name, help, labels. The help is the field's documentation.
@@ -59,6 +59,8 @@ metrics! {
     tape_unretired: IntGauge = "tapeline_tape_unretired", "followed tapes of the own region that are not retired", [];
     tape_holes: IntGauge = "tapeline_tape_holes", "tapes with a hole that is waited for", [];
     tape_hole_age_seconds: Gauge = "tapeline_tape_hole_age_seconds", "age of the oldest hole that is waited for", [];
+    tape_behind_frames: IntGaugeVec = "tapeline_tape_behind_frames", "frames of a region that are known of and not followed here yet", ["region"];
+    history_behind_frames: IntGaugeVec = "tapeline_history_behind_frames", "frames followed here that the history of a region does not hold yet", ["region"];
     tape_queue_bytes: IntGauge = "tapeline_tape_queue_bytes", "ticks that wait for a frame", [];
     tape_tail_bytes: IntGauge = "tapeline_tape_tail_bytes", "memory of the newest ticks", [];
     tape_held_bytes: IntGauge = "tapeline_tape_held_bytes", "memory of frames that came before their predecessors", [];
@@ -147,6 +149,7 @@ kinds! {
     IntGauge: |opts, _| Self::with_opts(opts);
     IntCounter: |opts, _| Self::with_opts(opts);
     IntCounterVec: |opts, labels| Self::new(opts, labels);
+    IntGaugeVec: |opts, labels| Self::new(opts, labels);
     HistogramVec: |opts, labels| Self::new(buckets(opts), labels);
 }
 

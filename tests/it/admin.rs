@@ -99,10 +99,7 @@ async fn one_walk_at_a_time_with_its_progress_and_its_end() {
         &["--set", "history.linger_ms=200", "--set", "http.request_ms=4100", "--set", "http.body_ms=1000"],
     );
     node.start().await;
-    let file: Value =
-        serde_json::from_slice(&std::fs::read(folder.path().join("data/node.json")).expect("a file"))
-            .expect("JSON");
-    let token = file["admin_token"].as_str().expect("a token").to_owned();
+    let token = node.admin_token();
     let ask = async |method: reqwest::Method| {
         let request = node.client.request(method, format!("{}/admin/verify", node.admin));
         crate::node::answer(request.bearer_auth(&token)).await
@@ -122,6 +119,55 @@ async fn one_walk_at_a_time_with_its_progress_and_its_end() {
     assert_eq!(ask(reqwest::Method::POST).await.json["id"], 2);
     let nobody = crate::node::answer(node.client.get(format!("{}/admin/verify", node.admin))).await;
     assert_eq!(nobody.status, 401);
+    node.stop().await;
+}
+
+/// What the admin door tells of the tapes: how far the node is, and how far history is.
+#[tokio::test]
+async fn the_status_of_tapes_and_history() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(folder.path(), &["--set", "history.linger_ms=200", "--set", "node.name=n7"]);
+    node.start().await;
+    let token = node.admin_token();
+    let ask = async |query: &str| {
+        let request = node.client.get(format!("{}/v1/status{query}", node.admin));
+        crate::node::answer(request.bearer_auth(&token)).await
+    };
+    assert_eq!(node.post_ticks(&[trade("AAPL", 1, TIME)], "", None).await.status, 200);
+    let status = loop {
+        let status = ask("").await;
+        assert_eq!(status.status, 200, "{}", status.json);
+        let regions = status.json["regions"].as_array().expect("regions");
+        assert_eq!(regions.len(), 1, "{}", status.json);
+        if (&regions[0]["history_behind_frames"], &status.json["tapes"][0]["why"])
+            == (&0.into(), &Value::Null)
+        {
+            break status.json;
+        }
+        tokio::task::yield_now().await;
+    };
+    let (region, tape) = (&status["regions"][0], &status["tapes"][0]);
+    assert_eq!((&status["node"], &tape["node"]), (&"n7".into(), &"n7".into()), "{status}");
+    assert_eq!((&tape["tape"], &tape["state"]), (&status["tape"], &"live".into()), "{status}");
+    assert_eq!(
+        (&region["region"], &region["live"], &region["behind_frames"]),
+        (&"local".into(), &1.into(), &0.into())
+    );
+    assert!(tape["next"].as_u64() > Some(1) && tape["history_next"]["local"] == tape["next"], "{status}");
+    let shards = status["shards"].as_array().expect("shards");
+    assert!(shards.len() == 16 && shards.iter().all(|shard| shard["unkept_ticks"] == 0), "{status}");
+    assert_eq!(ask("?al=true").await.status, 400);
+    let nobody = crate::node::answer(node.client.get(format!("{}/v1/status", node.admin))).await;
+    assert_eq!(nobody.status, 401);
+    let public = crate::node::answer(node.client.get(format!("{}/v1/status", node.http))).await;
+    assert_eq!(public.status, 404, "it is of the admin door alone: {}", public.json);
+    // That of the boot before has ended, which is told where it is asked for.
+    node.stop().await;
+    node.start().await;
+    let request = node.client.get(format!("{}/v1/status?all=true", node.admin));
+    let all = crate::node::answer(request.bearer_auth(node.admin_token())).await.json;
+    let before = all["tapes"].as_array().expect("tapes").iter().find(|of| of["tape"] == status["tape"]);
+    assert_eq!(before.expect("it is followed to its end")["state"], "ended", "{all}");
     node.stop().await;
 }
 

@@ -200,6 +200,13 @@ impl Node {
         }
     }
 
+    /// The token of this boot, from the node file.
+    pub fn admin_token(&self) -> String {
+        let file = std::fs::read(self.folder.join("data/node.json")).expect("the node file");
+        let file: Value = serde_json::from_slice(&file).expect("JSON");
+        file["admin_token"].as_str().expect("a token").to_owned()
+    }
+
     /// The node's process id, where it runs.
     pub fn pid(&self) -> Option<rustix::process::Pid> {
         rustix::process::Pid::from_raw(i32::try_from(self.child.as_ref()?.id()?).ok()?)

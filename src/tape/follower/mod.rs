@@ -21,6 +21,7 @@ mod accept;
 mod lists;
 mod poll;
 mod position;
+mod standing;
 mod tape;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ use lists::ListState;
 use tape::{Followed, Purpose};
 
 pub use lists::rendezvous;
+pub use standing::{Standing, TapeState};
 
 /// Limits and times of a follower.
 #[derive(Clone, Debug)]

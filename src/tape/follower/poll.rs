@@ -139,6 +139,7 @@ impl Follower {
         if state.polling > 0 {
             return;
         }
+        state.is_failing = state.poll_failed;
         let advanced = state.progress.next - state.poll_next.min(state.progress.next);
         // A full answer: there is more.
         let full = advanced >= self.config.read_seqs_max || state.poll_bytes > self.config.read_bytes_max / 4;

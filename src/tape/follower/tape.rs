@@ -83,6 +83,8 @@ pub(super) struct Followed {
     pub(super) poll_next: u64,
     pub(super) poll_bytes: usize,
     pub(super) poll_failed: bool,
+    /// The last poll failed.
+    pub(super) is_failing: bool,
     pub(super) asking_hole: bool,
     pub(super) asking_end: bool,
     pub(super) reading_voids: u8,
@@ -127,6 +129,7 @@ impl Followed {
             poll_next: 0,
             poll_bytes: 0,
             poll_failed: false,
+            is_failing: false,
             asking_hole: false,
             asking_end: false,
             reading_voids: 0,

@@ -133,7 +133,11 @@ impl ViewWorld {
         }
     }
 
-    async fn tapes(&self, region: Region) -> Result<Vec<ScannedTape>, StoreError> {
+    /// The registry of a region.
+    ///
+    /// # Errors
+    /// `Unknown`, `Corrupt`.
+    pub async fn tapes(&self, region: Region) -> Result<Vec<ScannedTape>, StoreError> {
         let rows = self.scan(Space::Tapes, region.as_str()).await?;
         let scanned = |(record, body): (Record, bytes::Bytes)| {
             let tape = parse_tape_key(&record.key)
@@ -145,12 +149,12 @@ impl ViewWorld {
         rows.into_iter().map(scanned).collect()
     }
 
-    /// The marks of the own region, by shard.
+    /// The marks of a region, by shard.
     ///
     /// # Errors
     /// `Unknown`, `Corrupt`.
-    pub async fn marks(&self) -> Result<BTreeMap<u8, Mark>, StoreError> {
-        let rows = self.scan(Space::Marks, self.region.as_str()).await?;
+    pub async fn marks(&self, region: Region) -> Result<BTreeMap<u8, Mark>, StoreError> {
+        let rows = self.scan(Space::Marks, region.as_str()).await?;
         let mark = |(record, body): (Record, bytes::Bytes)| {
             let shard = parse_shard_key(&record.key)
                 .ok_or_else(|| damaged(Space::Marks, &record.key, "its key names no shard"))?;
@@ -239,7 +243,7 @@ pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<(Arc<SharedV
         let (version, list) = world.list_at_boot(*region).await?;
         lists.push((*region, version, list));
     }
-    let marks = world.marks().await?;
+    let marks = world.marks(world.region).await?;
     let mut counts = Vec::new();
     for shard in 0..SHARDS {
         let kept = world.store.block_count(u16::from(shard)).await?;
@@ -338,7 +342,7 @@ pub async fn run_view(
             () = sleep_until(marks_at) => {
                 marks_at = Instant::now() + Duration::from_millis(MARKS_MS);
                 let world = task.world.clone();
-                task.jobs.spawn(async move { Done::Marks(told(world.marks().await)) });
+                task.jobs.spawn(async move { Done::Marks(told(world.marks(world.region).await)) });
             }
         }
     }

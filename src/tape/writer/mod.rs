@@ -497,7 +497,7 @@ impl Writer {
     fn roll(&mut self, now: Now) {
         let Some(rollover) = self.config.rollover else { return };
         if let Some(trial) = &mut self.trial {
-            if now.mono.since(trial.opened_at) <= rollover.trial_ms {
+            if now.mono.since(trial.opened_at) < rollover.trial_ms {
                 trial.poll(now.mono, &self.rules, &mut self.out);
                 if trial.open && trial.next == 1 {
                     let frame = trial.seal(self.home, &[], false, now);
@@ -512,7 +512,7 @@ impl Writer {
             self.trial_pause_ms = self.trial_pause_ms.saturating_mul(2).min(rollover.pause_ms.1);
             return;
         }
-        let stuck = self.log.oldest().is_some_and(|sealed| now.mono.since(sealed) > rollover.stuck_ms);
+        let stuck = self.log.oldest().is_some_and(|sealed| now.mono.since(sealed) >= rollover.stuck_ms);
         if !stuck || now.mono < self.next_trial || !self.log.open {
             return;
         }
