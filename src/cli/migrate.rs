@@ -94,8 +94,8 @@ fn listed(steps: &[Step]) -> String {
             Standing::Changed { applied } => {
                 format!("applied from another text: {applied}, this program has {}", step.checksum)
             }
-            Standing::Unknown { readers } => {
-                format!("applied by a newer program, for those that know {readers:04}")
+            Standing::Unknown => {
+                format!("applied by a newer program, for those that know {:04}", step.readers)
             }
         };
         format!("{:<32} {standing}\n", named(step))

@@ -116,13 +116,11 @@ pub(super) struct Standings {
     writer: WriterHandle,
 }
 
-/// What is read of a region's records.
-struct Read {
-    region: Region,
-    /// Of each shard how far its mark reaches.
-    marks: Result<Vec<Position>, StoreError>,
-    rows: Result<Vec<(TapeId, TapeRow)>, StoreError>,
-}
+/// A region, and of each of its shards how far its mark reaches.
+type Marks = (Region, Result<Vec<Position>, StoreError>);
+
+/// A tape, and how far the history of each region holds it.
+type Stands = (Standing, BTreeMap<Region, u64>);
 
 /// The route.
 pub(super) fn routes(standings: Arc<Standings>) -> Router<Arc<Gate>> {
@@ -149,40 +147,49 @@ impl Standings {
         }
     }
 
-    async fn read(&self) -> Vec<Read> {
+    async fn marks(&self) -> Vec<Marks> {
         let mut regions = Vec::new();
         for region in self.world.regions.iter().copied() {
             let marks = self.world.marks(region).await.map(|marks| {
                 let mark = |shard| marks.get(&shard).map(|mark| mark.position.clone()).unwrap_or_default();
                 (0..SHARDS).map(mark).collect()
             });
-            let rows = self.world.tapes(region).await;
-            let rows = rows.map(|rows| rows.into_iter().map(|scanned| (scanned.tape, scanned.row)).collect());
-            regions.push(Read { region, marks, rows });
+            regions.push((region, marks));
         }
         regions
     }
 
-    async fn status(&self, all: bool) -> StatusOut {
-        let read = self.read().await;
-        let now = (self.world.now)().mono;
-        let rows: BTreeMap<TapeId, TapeRow> =
-            read.iter().flat_map(|region| region.rows.iter().flatten().cloned()).collect();
-        let (mut tapes, backlog, position_bytes) = self.view.read(|view| {
-            let follower = view.follower();
-            let tapes = follower.standings(now).into_iter().map(|standing| {
-                let mut history = BTreeMap::new();
-                for Read { region, marks, .. } in &read {
-                    if let Ok(marks) = marks {
-                        history.insert(*region, follower.meet_of(marks, standing.tape).next);
-                    }
-                }
-                (standing, history)
+    /// How far everybody is. The view is held for one tape at a time: there may be thousands.
+    fn stands(&self, marks: &[Marks], now: Mono) -> Vec<Stands> {
+        let standings = self.view.read(|view| view.follower().standings(now));
+        let stands = standings.into_iter().map(|standing| {
+            let history = self.view.read(|view| {
+                let next = |marks: &[Position]| view.follower().meet_of(marks, standing.tape).next;
+                let known = marks.iter().filter_map(|(region, marks)| Some((*region, marks.as_ref().ok()?)));
+                known.map(|(region, marks)| (region, next(marks))).collect()
             });
-            let position = follower.position().encode().len();
-            (tapes.collect::<Vec<_>>(), view.tail().backlog(), position)
+            (standing, history)
         });
-        let regions = read.iter().map(|region| of_region(region, &tapes)).collect();
+        stands.collect()
+    }
+
+    /// The registries as far as they can be read: names for people.
+    async fn rows(&self) -> BTreeMap<TapeId, TapeRow> {
+        let mut rows = BTreeMap::new();
+        for region in self.world.regions.iter().copied() {
+            let of_region = self.world.tapes(region).await.unwrap_or_default();
+            rows.extend(of_region.into_iter().map(|scanned| (scanned.tape, scanned.row)));
+        }
+        rows
+    }
+
+    async fn status(&self, all: bool) -> StatusOut {
+        let (marks, rows) = (self.marks().await, self.rows().await);
+        let now = (self.world.now)().mono;
+        let mut tapes = self.stands(&marks, now);
+        let (backlog, position_bytes) =
+            self.view.read(|view| (view.tail().backlog(), view.follower().position().encode().len()));
+        let regions = marks.iter().map(|marks| of_region(marks, &tapes)).collect();
         tapes.retain(|(standing, history)| all || !is_over(standing, history));
         tapes.sort_by_key(|(standing, history)| {
             let behind = history.values().map(|next| standing.next.saturating_sub(*next)).max();
@@ -205,11 +212,13 @@ impl Standings {
 
     /// Tells the metrics how far the regions are.
     pub(super) async fn measure(&self, metrics: &Metrics) {
-        for region in self.status(false).await.regions {
+        let marks = self.marks().await;
+        let tapes = self.stands(&marks, (self.world.now)().mono);
+        for region in marks.iter().map(|marks| of_region(marks, &tapes)) {
             let number = |frames: u64| i64::try_from(frames).unwrap_or(i64::MAX);
             let of = [region.region.as_str()];
             metrics.tape_behind_frames.with_label_values(&of).set(number(region.behind_frames));
-            // Where the marks cannot be read the last number stays: it is no less than that.
+            // Where the marks cannot be read the last number stays.
             if let Some(frames) = region.history_behind_frames {
                 metrics.history_behind_frames.with_label_values(&of).set(number(frames));
             }
@@ -217,26 +226,24 @@ impl Standings {
     }
 }
 
-type Stands = (Standing, BTreeMap<Region, u64>);
-
 /// Whether nothing more is to come of a tape, and all histories hold it.
 fn is_over(standing: &Standing, history: &BTreeMap<Region, u64>) -> bool {
     let is_kept = history.values().all(|next| *next >= standing.next);
     standing.is_retired && standing.why().is_none() && is_kept
 }
 
-fn of_region(read: &Read, tapes: &[Stands]) -> RegionOut {
-    let own = tapes.iter().filter(|(standing, _)| standing.home == Some(read.region));
+fn of_region((region, marks): &Marks, tapes: &[Stands]) -> RegionOut {
+    let own = tapes.iter().filter(|(standing, _)| standing.home == Some(*region));
     let behind = |(standing, history): &Stands| {
-        history.get(&read.region).map_or(0, |next| standing.next.saturating_sub(*next))
+        history.get(region).map_or(0, |next| standing.next.saturating_sub(*next))
     };
     RegionOut {
-        region: read.region.to_string(),
+        region: region.to_string(),
         tapes: own.clone().count(),
         live: own.clone().filter(|(standing, _)| standing.state == TapeState::Live).count(),
         behind_frames: own.map(|(standing, _)| standing.behind()).sum(),
-        history_behind_frames: read.marks.is_ok().then(|| tapes.iter().map(behind).sum()),
-        error: read.marks.as_ref().err().map(ToString::to_string),
+        history_behind_frames: marks.is_ok().then(|| tapes.iter().map(behind).sum()),
+        error: marks.as_ref().err().map(ToString::to_string),
     }
 }
 
@@ -307,10 +314,9 @@ mod tests {
     #[test]
     fn a_region_is_as_far_as_its_tapes_and_its_marks() {
         let tapes = [stands(1, 10, 12, 6), stands(2, 5, 4, 5)];
-        let read = |marks| Read { region: region("a"), marks, rows: Ok(Vec::new()) };
-        let out = of_region(&read(Ok(Vec::new())), &tapes);
+        let out = of_region(&(region("a"), Ok(Vec::new())), &tapes);
         assert_eq!((out.tapes, out.live, out.behind_frames, out.history_behind_frames), (2, 2, 3, Some(4)));
-        let out = of_region(&read(Err(StoreError::unknown("nobody answers"))), &tapes);
+        let out = of_region(&(region("a"), Err(StoreError::unknown("nobody answers"))), &tapes);
         assert_eq!((out.history_behind_frames, out.error.as_deref()), (None, Some("nobody answers")));
     }
 

@@ -23,7 +23,8 @@ use crate::telemetry::{Health, Metrics, Status};
 const LOOK: Duration = Duration::from_millis(100);
 /// Between signs of life of the database.
 const PING: Duration = Duration::from_secs(1);
-/// Between looks for segments that may be unlinked, and sweeps of counters that rest.
+/// Between looks for segments that may be unlinked, sweeps of counters that rest, and reads of the
+/// marks of all regions.
 const SWEEP: Duration = Duration::from_secs(10);
 
 impl Node {

@@ -128,8 +128,8 @@ impl Faults {
     }
 
     fn of_append(&self, tape: TapeId) -> Fault {
-        let of_tape = self.0.lock().tapes.get(&tape).cloned();
-        of_tape.unwrap_or_else(|| self.next(Operation::Append))
+        let planned = self.next(Operation::Append);
+        self.0.lock().tapes.get(&tape).cloned().unwrap_or(planned)
     }
 
     /// Runs a call with whatever is planned for it.

@@ -38,7 +38,7 @@
 //!   task of its own; [`Writer::appended`]. Repeats come as the effect again, with the same frame.
 //! * [`WriterEffect::Acknowledged`]: [`View::accept`] with the frame, and publish its bytes.
 //!   Effects are handled in their order: a request is then within the Position when it is answered.
-//! * [`WriterEffect::Abandon`]: stop waiting for that tape's appends.
+//! * [`WriterEffect::Abandon`]: stop waiting for that tape's appends; [`View::set_own`].
 //!
 //! **View** (one lock for follower, tail and memory of requests). After every call take
 //! [`View::poll`]'s effects, [`View::take_passed`] (open streams are told) and

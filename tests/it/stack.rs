@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+/// Whether what they store in is the machine's alone, and not a database that may be busy.
+pub const IS_EMBEDDED: bool = true;
+
 /// What tells a node about its store.
 pub fn environment(_folder: &Path) -> Vec<(String, String)> {
     Vec::new()

@@ -8,6 +8,9 @@ use std::sync::{Mutex, OnceLock};
 use crate::cluster::Cluster;
 use crate::node::tapeline;
 
+/// Whether what they store in is the machine's alone, and not a database that may be busy.
+pub const IS_EMBEDDED: bool = false;
+
 /// The database of this process.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();

@@ -91,6 +91,8 @@ def test_the_long_poll_gives_each_tick_once(node):
         cursor = answer["cursor"]
         seen.extend(tick["i"] for tick in answer["events"])
 
+    status, _, answer = node.request("GET", f"{events}?wait=25001")
+    assert (status, answer["field"]) == (400, "wait"), "an answer comes before clients give up"
     wait_for(lambda: poll(1000) or len(seen) >= 2, "what came since it was made")
     assert seen == [1, 2], "the filter holds"
     waiting = threading.Thread(target=poll, args=(20_000,))

@@ -3,10 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use scylla::statement::unprepared::Statement;
-
-use super::errors;
-use super::schema::Layout;
+use super::schema::{Layout, Replicas, replication};
 use super::session::Cluster;
 use crate::store::StoreError;
 
@@ -20,10 +17,10 @@ type Replication = BTreeMap<String, String>;
 pub(super) async fn check(cluster: &Cluster, layout: &Layout) -> Result<(), StoreError> {
     let what = "what the database says of its keyspaces";
     let text = "SELECT keyspace_name, replication FROM system_schema.keyspaces";
-    let keyspaces: Vec<(String, Replication)> = ask(cluster, what, text, ()).await?;
+    let keyspaces: Vec<(String, Replication)> = cluster.ask(what, text, ()).await?;
     let keyspaces: BTreeMap<String, Replication> = keyspaces.into_iter().collect();
     let text = "SELECT table_name, default_time_to_live FROM system_schema.tables WHERE keyspace_name = ?";
-    let lives: Vec<(String, i32)> = ask(cluster, what, text, (layout.shared(),)).await?;
+    let lives: Vec<(String, i32)> = cluster.ask(what, text, (layout.shared(),)).await?;
     let lives: BTreeMap<String, i32> = lives.into_iter().collect();
     match missing(layout, &keyspaces, &lives) {
         None => Ok(()),
@@ -31,24 +28,6 @@ pub(super) async fn check(cluster: &Cluster, layout: &Layout) -> Result<(), Stor
             Err(StoreError::invalid(format!("{why}: run `{statement}`, or correct the configuration")))
         }
     }
-}
-
-async fn ask<R>(
-    cluster: &Cluster,
-    what: &str,
-    text: &str,
-    values: impl scylla::serialize::row::SerializeRow,
-) -> Result<Vec<R>, StoreError>
-where
-    R: for<'f, 'm> scylla::deserialize::row::DeserializeRow<'f, 'm>,
-{
-    let mut statement = Statement::new(text);
-    statement.set_is_idempotent(true);
-    let answer = cluster.session().query_unpaged(statement, values).await;
-    let answer = answer.map_err(|error| errors::of_read(what, &error))?;
-    let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
-    let rows = rows.rows::<R>().map_err(|error| errors::of_rows(what, &error))?;
-    rows.collect::<Result<Vec<R>, _>>().map_err(|error| errors::of_rows(what, &error))
 }
 
 /// What is missing first, and the statement that mends it. More replicas, and rows that live longer,
@@ -66,11 +45,11 @@ fn missing(
             has.is_none_or(|has| has.parse::<u8>().is_ok_and(|has| has < **wanted))
         });
         if let Some((datacenter, wanted)) = few {
-            let has = there.and_then(|there| there.get(*datacenter)).map_or("none", String::as_str);
+            let has = there.and_then(|there| there.get(*datacenter)).map_or("0", String::as_str);
             let why = format!(
                 "keyspace {keyspace} has {has} replicas in datacenter {datacenter}, where cassandra.regions asks for {wanted}"
             );
-            return Some((why, Layout::place(&keyspace, &replicas)));
+            return Some((why, raised(&keyspace, there, &replicas)));
         }
     }
     for (table, wanted) in layout.lives() {
@@ -84,6 +63,21 @@ fn missing(
         }
     }
     None
+}
+
+/// The statement that gives a keyspace what it lacks, and takes nothing from it: another region may
+/// be known to other nodes already.
+fn raised(keyspace: &str, there: Option<&Replication>, wanted: &Replicas<'_>) -> String {
+    let mut replicas: BTreeMap<&str, String> =
+        wanted.iter().map(|(datacenter, count)| (*datacenter, count.to_string())).collect();
+    for (datacenter, has) in there.into_iter().flatten() {
+        let is_more = |wanted: &u8| has.parse::<u8>().map_or(true, |has| has > *wanted);
+        let is_place = datacenter != "class" && datacenter != "replication_factor";
+        if is_place && wanted.get(datacenter.as_str()).is_none_or(is_more) {
+            replicas.insert(datacenter, has.clone());
+        }
+    }
+    format!("ALTER KEYSPACE {keyspace} WITH replication = {}", replication(&replicas))
 }
 
 #[cfg(test)]
@@ -117,14 +111,14 @@ mod tests {
             (
                 "t",
                 &[("dc1", "3")][..],
-                "none replicas in datacenter dc2",
+                "has 0 replicas in datacenter dc2",
                 "ALTER KEYSPACE t WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 3, 'dc2': 3}",
             ),
             (
                 "t_ctl",
-                &[("dc1", "2"), ("dc2", "3")],
+                &[("class", "NetworkTopologyStrategy"), ("dc1", "2"), ("dc2", "5"), ("dc3", "3")],
                 "2 replicas in datacenter dc1",
-                "ALTER KEYSPACE t_ctl WITH",
+                "ALTER KEYSPACE t_ctl WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 3, 'dc2': 5, 'dc3': 3}",
             ),
             (
                 "t_eu",

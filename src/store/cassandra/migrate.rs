@@ -9,7 +9,7 @@ use scylla::statement::unprepared::Statement;
 use tokio::time::{Instant, sleep};
 
 use super::errors;
-use super::schema::{Layout, MIGRATIONS, Migration};
+use super::schema::{Layout, MIGRATIONS, Migration, Scope};
 use super::session::{CassandraOptions, Cluster};
 use crate::market::Nanos;
 use crate::store::StoreError;
@@ -30,10 +30,7 @@ pub enum Standing {
         applied: String,
     },
     /// A newer program applied it; this one does not know it.
-    Unknown {
-        /// Programs that know the migrations up to this one work with it.
-        readers: u16,
-    },
+    Unknown,
 }
 
 /// A migration of a scope, and how it stands.
@@ -260,8 +257,8 @@ fn check_known(step: &Step) -> Result<(), StoreError> {
             step.checksum
         ))),
         // What a newer program made leaves this one's tables as they are, for as long as both run.
-        Standing::Unknown { readers } if *readers <= KNOWN => Ok(()),
-        Standing::Unknown { .. } => Err(StoreError::invalid(format!(
+        Standing::Unknown if step.readers <= KNOWN => Ok(()),
+        Standing::Unknown => Err(StoreError::invalid(format!(
             "migration {number:04}_{name} ({scope}) was applied by a newer program, and is not for this one: run that one"
         ))),
     }
@@ -297,7 +294,7 @@ async fn steps(cluster: &Cluster, layout: &Layout) -> Result<Vec<Step>, StoreErr
             name,
             checksum: String::new(),
             readers,
-            standing: Standing::Unknown { readers },
+            standing: Standing::Unknown,
             statements: Vec::new(),
         });
     }
@@ -314,34 +311,20 @@ struct Applied {
 
 /// What was applied, by scope and number.
 async fn applied(cluster: &Cluster, layout: &Layout) -> Result<BTreeMap<(String, i32), Applied>, StoreError> {
-    let session = cluster.session();
     let what = "the migrations that were applied";
-    let mut there = Statement::new(
-        "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'schema_migrations'",
-    );
-    there.set_is_idempotent(true);
-    let answer = session.query_unpaged(there, (layout.control(),)).await;
-    let answer = answer.map_err(|error| errors::of_read(what, &error))?;
-    let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
-    if rows.rows_num() == 0 {
-        return Ok(BTreeMap::new());
-    }
+    let there = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name = 'schema_migrations'";
+    let there: Vec<(String,)> = cluster.ask(what, there, (layout.control(),)).await?;
     let mut all = BTreeMap::new();
-    for scope in [super::schema::Scope::Shared, super::schema::Scope::Region].map(|scope| layout.scope(scope))
-    {
-        let text = format!(
-            "SELECT number, name, checksum, readers, applied FROM {}.schema_migrations WHERE scope = ?",
-            layout.control()
-        );
-        let mut statement = Statement::new(text);
-        statement.set_consistency(Consistency::LocalQuorum);
-        statement.set_is_idempotent(true);
-        let answer = session.query_unpaged(statement, (&scope,)).await;
-        let answer = answer.map_err(|error| errors::of_read(what, &error))?;
-        let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
-        let rows = rows.rows::<(i32, String, String, i32, i64)>();
-        for row in rows.map_err(|error| errors::of_rows(what, &error))? {
-            let (number, name, checksum, readers, at) = row.map_err(|error| errors::of_rows(what, &error))?;
+    if there.is_empty() {
+        return Ok(all);
+    }
+    let text = format!(
+        "SELECT number, name, checksum, readers, applied FROM {}.schema_migrations WHERE scope = ?",
+        layout.control()
+    );
+    for scope in [Scope::Shared, Scope::Region].map(|scope| layout.scope(scope)) {
+        let rows: Vec<(i32, String, String, i32, i64)> = cluster.ask(what, &text, (&scope,)).await?;
+        for (number, name, checksum, readers, at) in rows {
             let readers = u16::try_from(readers).unwrap_or(u16::MAX);
             all.insert((scope.clone(), number), Applied { name, checksum, readers, at: Nanos(at) });
         }

@@ -4,6 +4,7 @@
 //! it is for. Text is the same for both engines; where they differ it has a placeholder.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 /// Which database speaks CQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,12 +122,6 @@ impl Layout {
         [("tape", self.tape_ttl_s), ("tape_chunks", self.tape_ttl_s.saturating_mul(2))]
     }
 
-    /// The statement that gives an existing keyspace its replicas.
-    #[must_use]
-    pub(super) fn place(keyspace: &str, replicas: &Replicas<'_>) -> String {
-        format!("ALTER KEYSPACE {keyspace} WITH replication = {}", replication(replicas))
-    }
-
     /// The statements that make what migrations need: keyspaces, and the tables in which
     /// migrations are written down.
     #[must_use]
@@ -221,7 +216,8 @@ fn replicas<'p>(placements: impl IntoIterator<Item = &'p Placement>) -> Replicas
     replicas
 }
 
-fn replication(replicas: &Replicas<'_>) -> String {
+/// How CQL says it.
+pub(super) fn replication(replicas: &BTreeMap<&str, impl Display>) -> String {
     let of_each = replicas.iter().map(|(datacenter, count)| format!(", '{datacenter}': {count}"));
     format!("{{'class': 'NetworkTopologyStrategy'{}}}", of_each.collect::<String>())
 }

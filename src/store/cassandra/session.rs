@@ -17,6 +17,7 @@ use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
 use scylla::policies::speculative_execution::{SimpleSpeculativeExecutionPolicy, SpeculativeExecutionPolicy};
 use scylla::policies::timestamp_generator::MonotonicTimestampGenerator;
+use scylla::response::query_result::QueryResult;
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::unprepared::Statement;
@@ -207,11 +208,25 @@ impl Cluster {
     where
         R: for<'f, 'm> scylla::deserialize::row::DeserializeRow<'f, 'm>,
     {
-        let answer = self.session.execute_unpaged(statement, values).await;
-        let answer = answer.map_err(|error| errors::of_read(what, &error))?;
-        let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
-        let rows = rows.rows::<R>().map_err(|error| errors::of_rows(what, &error))?;
-        rows.collect::<Result<Vec<R>, _>>().map_err(|error| errors::of_rows(what, &error))
+        decoded(what, self.session.execute_unpaged(statement, values).await)
+    }
+
+    /// Runs a text that reads, where it is asked once: it is not prepared.
+    ///
+    /// # Errors
+    /// `Unknown`, `Corrupt`.
+    pub(super) async fn ask<R>(
+        &self,
+        what: &str,
+        text: &str,
+        values: impl SerializeRow,
+    ) -> Result<Vec<R>, StoreError>
+    where
+        R: for<'f, 'm> scylla::deserialize::row::DeserializeRow<'f, 'm>,
+    {
+        let mut statement = Statement::new(text);
+        statement.set_is_idempotent(true);
+        decoded(what, self.session.query_unpaged(statement, values).await)
     }
 
     /// Runs a text that changes the schema.
@@ -224,6 +239,16 @@ impl Cluster {
         statement.set_request_timeout(Some(Duration::from_secs(60)));
         self.session.query_unpaged(statement, &[]).await.map(drop)
     }
+}
+
+fn decoded<R>(what: &str, answer: Result<QueryResult, ExecutionError>) -> Result<Vec<R>, StoreError>
+where
+    R: for<'f, 'm> scylla::deserialize::row::DeserializeRow<'f, 'm>,
+{
+    let answer = answer.map_err(|error| errors::of_read(what, &error))?;
+    let rows = answer.into_rows_result().map_err(|error| errors::of_rows(what, &error))?;
+    let rows = rows.rows::<R>().map_err(|error| errors::of_rows(what, &error))?;
+    rows.collect::<Result<Vec<R>, _>>().map_err(|error| errors::of_rows(what, &error))
 }
 
 /// A datacenter's replicas and nobody else: another one's quorum would be another promise.

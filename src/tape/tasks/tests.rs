@@ -75,7 +75,8 @@ impl Node {
 
 async fn append(writer: &WriterHandle, number: u8) -> Result<Appended, AppendError> {
     let (request, body) = (RequestKey([number; 16]), BodyHash([number; 16]));
-    writer.append(request, body, false, false, vec![row("AAPL", u32::from(number))]).await
+    let appending = writer.append(request, body, false, false, vec![row("AAPL", u32::from(number))]);
+    tokio::time::timeout(Duration::from_secs(60), appending).await.expect("an answer within a minute")
 }
 
 /// One partition takes nothing, others do: what was sent there is acknowledged from another tape, once,

@@ -177,10 +177,12 @@ impl ViewWorld {
     }
 
     async fn list(&self, region: Region) -> Result<(u64, RetiredList), StoreError> {
+        self.list_of(region, self.records.get(Space::Retired, region.as_str(), RETIRED_KEY).await?)
+    }
+
+    fn list_of(&self, region: Region, record: Option<Record>) -> Result<(u64, RetiredList), StoreError> {
         let part = region.as_str();
-        let Some(record) = self.records.get(Space::Retired, part, RETIRED_KEY).await? else {
-            return Ok((0, RetiredList::default()));
-        };
+        let Some(record) = record else { return Ok((0, RetiredList::default())) };
         let body = self.sealed.open_record(Space::Retired, part, &record)?;
         let list = RetiredList::decode(&body).map_err(|error| undecoded(Space::Retired, part, &error))?;
         Ok((record.version, list))
@@ -193,13 +195,9 @@ impl ViewWorld {
         match self.list(region).await {
             Err(error) if region != self.region && error.kind == StoreErrorKind::Unknown => {
                 tracing::warn!(%region, %error, "a region does not answer; its list of ended tapes is the one that has come here");
-                let rows = self.scan(Space::Retired, region.as_str()).await?;
-                let row = rows.into_iter().find(|(record, _)| record.key == RETIRED_KEY);
-                row.map_or(Ok((0, RetiredList::default())), |(record, body)| {
-                    let list = RetiredList::decode(&body)
-                        .map_err(|error| undecoded(Space::Retired, region.as_str(), &error))?;
-                    Ok((record.version, list))
-                })
+                // A scan reads here, and the row is the only one.
+                let rows = self.records.scan(Space::Retired, region.as_str(), None, 1).await?;
+                self.list_of(region, rows.into_iter().next())
             }
             read => read,
         }

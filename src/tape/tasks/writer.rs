@@ -135,7 +135,6 @@ pub fn spawn_writer(writer: Writer, world: WriterWorld) -> WriterHandle {
     world.view.change(|view, _| view.set_own(own));
     let task = Task {
         writer,
-        own,
         world: Arc::new(world),
         waiting: HashMap::new(),
         draining: Vec::new(),
@@ -153,8 +152,6 @@ enum Done {
 
 struct Task {
     writer: Writer,
-    /// The tape that the view knows for this node's.
-    own: TapeId,
     world: Arc<WriterWorld>,
     waiting: HashMap<Token, oneshot::Sender<Result<Appended, AppendError>>>,
     draining: Vec<oneshot::Sender<bool>>,
@@ -174,11 +171,6 @@ impl Task {
                 if self.carry_out(effect) {
                     return;
                 }
-            }
-            if self.own != self.writer.tape() {
-                self.own = self.writer.tape();
-                let own = self.own;
-                self.world.view.change(|view, _| view.set_own(own));
             }
             self.publish_status();
             let due = Instant::now() + Duration::from_millis(self.writer.due().since(now.mono));
@@ -253,7 +245,11 @@ impl Task {
                     Done::Appended(frame.tape, frame.seq, result)
                 });
             }
-            WriterEffect::Abandon(tape) => tracing::warn!(%tape, "the tape takes no frames and is left"),
+            WriterEffect::Abandon(tape) => {
+                tracing::warn!(%tape, "the tape takes no frames and is left");
+                let own = self.writer.tape();
+                self.world.view.change(|view, _| view.set_own(own));
+            }
             WriterEffect::Acknowledged(frame) => {
                 self.world.view.change(|view, now| view.accept(frame, now));
             }
