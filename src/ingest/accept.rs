@@ -4,9 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
 use super::admission::{Admission, Full, Share};
 use super::claims::{Claim, Claims};
-use super::{Ack, AppendError, Batch, Memory, POSITION_PREFIX, Tape, verdict};
+use super::{Ack, AppendError, Batch, Durable, Memory, POSITION_PREFIX, Tape, verdict};
 use crate::market::{Correction, Event, Nanos, Origin, RequestKey, Row, Status, Tick};
 use crate::seal::Keyring;
 use crate::tape::{self, BodyHash, Remembered};
@@ -265,7 +267,8 @@ impl Taking<'_> {
     /// Ends the body, hands the good ticks to the tape and waits until they are durable.
     ///
     /// # Errors
-    /// [`TakeError`]; something is or may be stored in case of [`AppendError::Unknown`] alone.
+    /// [`TakeError`]; something is or may be stored in case of [`AppendError::Unknown`] and
+    /// [`AppendError::RegionOnly`] alone.
     pub async fn finish(mut self) -> Result<Answer, TakeError> {
         let sorting = &mut self.sorting;
         self.reader.finish(&mut |position, verdict| sorting.take(position, verdict))?;
@@ -339,12 +342,18 @@ impl Intake {
         }
         let Options { atomic, backfill, ack, .. } = *options;
         let batch = Batch { request, body, backfill, atomic, ack, rows };
-        let limit = Duration::from_millis(self.config.answer_ms);
-        let appended = tokio::time::timeout(limit, self.tape.append(batch)).await;
-        let appended = appended.unwrap_or(Err(AppendError::Unknown));
+        let deadline = Instant::now() + Duration::from_millis(self.config.answer_ms);
+        let appended = timeout_at(deadline, self.tape.append(batch)).await;
+        let appended = match appended.unwrap_or(Err(AppendError::Unknown)) {
+            Ok(Durable { position, everywhere: Some(everywhere) }) => {
+                let is_everywhere = timeout_at(deadline, everywhere).await.unwrap_or(false);
+                if is_everywhere { Ok(position) } else { Err(AppendError::RegionOnly) }
+            }
+            appended => appended.map(|durable| durable.position),
+        };
         match (claim, &appended) {
             (Some(claim), Err(AppendError::Refused(_))) => claim.give_back(),
-            (Some(claim), Ok(_)) => claim.settle(),
+            (Some(claim), Ok(_) | Err(AppendError::RegionOnly)) => claim.settle(),
             _ => {}
         }
         Ok(self.keys.token(POSITION_PREFIX, &appended?.encode()))

@@ -27,6 +27,7 @@ pub mod verdict;
 mod accept;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 use crate::market::{RequestKey, Row};
 use crate::tape::{BodyHash, Receipt, Refusal, Remembered, WaitToken};
@@ -46,7 +47,7 @@ pub enum Ack {
     /// In this region.
     #[default]
     Region,
-    /// In every region. On a node that is the only region this is the same.
+    /// In every region.
     Global,
 }
 
@@ -76,6 +77,9 @@ pub enum AppendError {
     /// It may be stored, now or later.
     #[error("it is not known whether the ticks are stored")]
     Unknown,
+    /// It is stored here; all regions were asked for, and not each is known to have it.
+    #[error("the ticks are stored in this region, and not known to be in each")]
+    RegionOnly,
 }
 
 /// What the memory of a node has of a request.
@@ -102,9 +106,23 @@ pub trait Tape: Send + Sync {
     /// [`Refusal::TooLarge`].
     fn check_one_frame(&self, rows: &[Row]) -> Result<(), Refusal>;
 
-    /// Writes a batch. Ok: durable as far as `ack` says. Dropping the future leaves the outcome
-    /// unknown; the same batch again is safe.
-    async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError>;
+    /// Writes a batch. Ok: durable in this region. Dropping the future leaves the outcome unknown;
+    /// the same batch again is safe.
+    async fn append(&self, batch: Batch) -> Result<Durable, AppendError>;
+}
+
+/// A batch that is durable in this region.
+pub struct Durable {
+    /// By which a read can wait for it.
+    pub position: WaitToken,
+    /// With [`Ack::Global`]: whether each region has it, once that is known.
+    pub everywhere: Option<BoxFuture<'static, bool>>,
+}
+
+impl From<WaitToken> for Durable {
+    fn from(position: WaitToken) -> Self {
+        Self { position, everywhere: None }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::{pending, ready};
 
 use super::*;
 use crate::market::Nanos;
@@ -21,6 +23,8 @@ struct MemoryTape {
     remembered: Remembered,
     fails: Option<AppendError>,
     hangs: bool,
+    /// What becomes of it in the other regions: known at once, or never.
+    elsewhere: Option<Option<bool>>,
 }
 
 #[async_trait]
@@ -43,7 +47,7 @@ impl Tape for MemoryTape {
         crate::tape::check_one_frame(rows, FRAME_BYTES_MAX)
     }
 
-    async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {
+    async fn append(&self, batch: Batch) -> Result<Durable, AppendError> {
         if self.hangs {
             std::future::pending::<()>().await;
         }
@@ -52,7 +56,12 @@ impl Tape for MemoryTape {
         }
         let mut batches = self.batches.lock().unwrap();
         batches.push(batch);
-        Ok(WaitToken(BTreeMap::from([(TapeId(7), batches.len() as u64)])))
+        let position = WaitToken(BTreeMap::from([(TapeId(7), batches.len() as u64)]));
+        let everywhere = self.elsewhere.map(|known| match known {
+            Some(everywhere) => ready(everywhere).boxed(),
+            None => pending().boxed(),
+        });
+        Ok(Durable { position, everywhere })
     }
 }
 
@@ -337,6 +346,23 @@ async fn a_key_is_free_again_where_nothing_was_stored_and_each_remembered_body_m
     let bench = Bench::new(MemoryTape { remembered: Remembered::ThisBody, ..MemoryTape::default() });
     for body in [line("1"), line("2"), line("1")] {
         bench.post(key(), &body).await.unwrap();
+    }
+}
+
+/// Where all regions are asked for, the answer waits for them, and says where that is not known in time.
+#[tokio::test(start_paused = true)]
+async fn all_regions_are_waited_for() {
+    for (known, waits_ms) in [(Some(true), 0), (Some(false), 0), (None, 4_000)] {
+        let bench = Bench::new(MemoryTape { elsewhere: Some(known), ..MemoryTape::default() });
+        let begun = tokio::time::Instant::now();
+        let global = request(RequestName::Body, Options { ack: Ack::Global, ..Options::default() });
+        match bench.post(global, &line("1")).await {
+            Ok(answer) => assert!(known == Some(true) && answer.position.is_some()),
+            Err(TakeError::Append(AppendError::RegionOnly)) => assert_ne!(known, Some(true)),
+            Err(error) => panic!("{error}"),
+        }
+        assert_eq!(begun.elapsed().as_millis(), waits_ms);
+        assert_eq!(bench.batches()[0].ack, Ack::Global);
     }
 }
 

@@ -14,13 +14,13 @@ use crate::history::keeper::{Keeper, KeeperConfig};
 use crate::history::tasks::{KeeperHandle, KeeperWorld, spawn_keeper};
 use crate::hot::Hot;
 use crate::hot::redis::RedisHot;
-use crate::ingest::{AppendError, Batch, Memory, Tape};
+use crate::ingest::{Ack, AppendError, Batch, Durable, Memory, Tape};
 use crate::market::{RequestKey, Row};
-use crate::store::TapeId;
+use crate::store::{Reach, TapeId};
 use crate::tape::tasks::{self, NowFn, Push, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
 use crate::tape::{
     BodyHash, Follower, FollowerConfig, Refusal, Region, Remembered, RequestConfig, RequestMemory, SHARDS,
-    Tail, TailConfig, View, WaitToken, Writer, WriterConfig, check_one_frame,
+    Tail, TailConfig, View, Writer, WriterConfig, check_one_frame,
 };
 use crate::telemetry::{Health, Status};
 
@@ -184,12 +184,16 @@ impl Tape for TapeDoor {
         check_one_frame(rows, self.frame_bytes_max)
     }
 
-    async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {
-        // Both reaches are one: of several regions nobody may ask for all (`http::ticks`).
-        let Batch { request, body, backfill, atomic, ack: _, rows } = batch;
-        self.writer.append(request, body, backfill, atomic, rows).await.map_err(|error| match error {
-            tasks::AppendError::Refused(refusal) => AppendError::Refused(refusal),
-            tasks::AppendError::Unknown => AppendError::Unknown,
-        })
+    async fn append(&self, batch: Batch) -> Result<Durable, AppendError> {
+        let Batch { request, body, backfill, atomic, ack, rows } = batch;
+        let reach = match ack {
+            Ack::Region => Reach::Region,
+            Ack::Global => Reach::All,
+        };
+        match self.writer.append(request, body, backfill, atomic, reach, rows).await {
+            Ok(tasks::Appended { position, everywhere }) => Ok(Durable { position, everywhere }),
+            Err(tasks::AppendError::Refused(refusal)) => Err(AppendError::Refused(refusal)),
+            Err(tasks::AppendError::Unknown) => Err(AppendError::Unknown),
+        }
     }
 }

@@ -48,6 +48,8 @@ pub enum Fault {
 #[expect(missing_docs, reason = "each is the method of that name")]
 pub enum Operation {
     Append,
+    /// An append for all regions.
+    AppendAll,
     Frames,
     PutBlocks,
     BlockCount,
@@ -127,8 +129,8 @@ impl Faults {
         random.faults.get(at).cloned().unwrap_or(Fault::Pass)
     }
 
-    fn of_append(&self, tape: TapeId) -> Fault {
-        let planned = self.next(Operation::Append);
+    fn of_append(&self, tape: TapeId, operation: Operation) -> Fault {
+        let planned = self.next(operation);
         self.0.lock().tapes.get(&tape).cloned().unwrap_or(planned)
     }
 
@@ -207,8 +209,9 @@ fn flipped_record(record: Record) -> Record {
 #[async_trait]
 impl<S: Store + ?Sized> Store for Faulty<S> {
     async fn append(&self, frame: FrameRow, reach: Reach) -> Result<(), StoreError> {
-        let fault = self.faults.of_append(frame.tape);
-        self.faults.meet(fault, Operation::Append, self.inner.append(frame, reach), |done| done).await
+        let operation = if reach == Reach::All { Operation::AppendAll } else { Operation::Append };
+        let fault = self.faults.of_append(frame.tape, operation);
+        self.faults.meet(fault, operation, self.inner.append(frame, reach), |done| done).await
     }
 
     async fn frames(

@@ -20,6 +20,7 @@ mod producers;
 mod proxy;
 mod redis_server;
 mod region;
+mod regions;
 mod retries;
 #[path = "stack_cassandra.rs"]
 mod stack;

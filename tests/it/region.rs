@@ -23,8 +23,8 @@ const NEVER: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(20);
 
 /// Nodes over one store, with the keys that the first of them made.
-struct Region {
-    nodes: Vec<Node>,
+pub struct Region {
+    pub nodes: Vec<Node>,
     _folders: Vec<TempDir>,
 }
 
@@ -33,37 +33,45 @@ impl Region {
         let replicas = u8::try_from(cluster.nodes.len()).expect("few");
         let environment = stack::environment_on(cluster, replicas, keyspace);
         stack::migrate(environment.clone()).await;
-        let folders: Vec<TempDir> = (0..count).map(|_| tempfile::tempdir().expect("a folder")).collect();
+        Self::of(vec![environment; count], sets).await
+    }
+
+    /// A node with each of these environments, whose tables are there.
+    pub async fn of(environments: Vec<Vec<(String, String)>>, sets: &[&str]) -> Self {
         let flags: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-        let mut nodes: Vec<Node> = folders.iter().map(|folder| Node::new(folder.path(), &flags)).collect();
-        for at in 0..count {
-            nodes[at].environment = environment.clone();
-            nodes[at].start().await;
-            assert!(!nodes[at].folder.join("data/store").exists(), "nothing is stored in its folder");
-            if at > 0 {
-                (nodes[at].read, nodes[at].write) = (nodes[0].read.clone(), nodes[0].write.clone());
+        let (mut nodes, mut folders) = (Vec::<Node>::new(), Vec::new());
+        for environment in environments {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut node = Node::new(folder.path(), &flags);
+            node.environment = environment;
+            node.start().await;
+            assert!(!node.folder.join("data/store").exists(), "nothing is stored in its folder");
+            if let Some(first) = nodes.first() {
+                (node.read, node.write) = (first.read.clone(), first.write.clone());
             }
+            folders.push(folder);
+            nodes.push(node);
         }
         Self { nodes, _folders: folders }
     }
 
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         for node in &mut self.nodes {
             assert_eq!(node.stop().await, Some(0), "{}", node.log());
         }
     }
 }
 
-fn ticks(symbol: &str, ids: std::ops::RangeInclusive<u64>) -> Vec<Value> {
+pub fn ticks(symbol: &str, ids: std::ops::RangeInclusive<u64>) -> Vec<Value> {
     let time = |id: u64| FIRST_TIME + i64::try_from(id).expect("few") * 1_000_000;
     ids.map(|id| trade(symbol, id, time(id))).collect()
 }
 
-fn numbers(ticks: &[Value]) -> Vec<u64> {
+pub fn numbers(ticks: &[Value]) -> Vec<u64> {
     ticks.iter().filter_map(|tick| tick["i"].as_u64()).collect()
 }
 
-async fn request(node: &Node, method: reqwest::Method, path: &str, body: Value) -> Value {
+pub async fn request(node: &Node, method: reqwest::Method, path: &str, body: Value) -> Value {
     let request = node.client.request(method, format!("{}{path}", node.http));
     let request =
         request.header("APCA-API-KEY-ID", &node.read.id).header("APCA-API-SECRET-KEY", &node.read.secret);

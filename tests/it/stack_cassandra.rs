@@ -25,11 +25,22 @@ pub fn environment(folder: &Path) -> Vec<(String, String)> {
 
 /// The same for a store in keyspaces of this name, with so many replicas.
 pub fn environment_on(cluster: &Cluster, replicas: u8, keyspace: &str) -> Vec<(String, String)> {
+    environment_of("local", &cluster.nodes, &format!("local=dc1:{replicas}"), keyspace)
+}
+
+/// The same for a node of one of several regions, which knows these database nodes.
+pub fn environment_of(
+    region: &str,
+    nodes: &[String],
+    regions: &str,
+    keyspace: &str,
+) -> Vec<(String, String)> {
     let sets = [
+        ("NODE__REGION", region.to_owned()),
         ("STORE__BACKEND", "cassandra".to_owned()),
         ("STORE__SEAL_KEY", "A".repeat(43)),
-        ("CASSANDRA__NODES", cluster.nodes.join(",")),
-        ("CASSANDRA__REGIONS", format!("local=dc1:{replicas}")),
+        ("CASSANDRA__NODES", nodes.join(",")),
+        ("CASSANDRA__REGIONS", regions.to_owned()),
         ("CASSANDRA__KEYSPACE", keyspace.to_owned()),
     ];
     sets.map(|(key, value)| (format!("TAPELINE__{key}"), value)).into()

@@ -13,7 +13,7 @@ use super::*;
 use crate::config::Config;
 use crate::http::Clock;
 use crate::http::openapi::testing::assert_documented;
-use crate::ingest::{AppendError, Batch, Intake, IntakeConfig, Memory, Share, Tape};
+use crate::ingest::{AppendError, Batch, Durable, Intake, IntakeConfig, Memory, Share, Tape};
 use crate::market::{Nanos, RequestKey, Row};
 use crate::seal::Keyring;
 use crate::store::TapeId;
@@ -45,12 +45,12 @@ impl Tape for HeldTape {
         Ok(())
     }
 
-    async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {
+    async fn append(&self, batch: Batch) -> Result<Durable, AppendError> {
         self.batches.lock().push(batch);
         self.permits.acquire().await.unwrap().forget();
         match self.fails.lock().take() {
             Some(error) => Err(error),
-            None => Ok(WaitToken(BTreeMap::from([(TapeId(7), 1)]))),
+            None => Ok(WaitToken(BTreeMap::from([(TapeId(7), 1)])).into()),
         }
     }
 }

@@ -51,10 +51,8 @@ fn options(query: Option<&str>, regions: usize) -> ApiResult<Options> {
     params.only(&["atomic", "backfill", "validate", "ack"])?;
     let acks = [("region", Ack::Region), ("global", Ack::Global)];
     let ack = params.one_of("ack", &acks)?.unwrap_or_default();
-    if ack == Ack::Global && regions > 1 {
-        let expected = "region: where there are several, no answer says yet that all of them have it";
-        return Err(ApiError::bad_field("ack", "global", expected));
-    }
+    // Where there is one region, it is all of them.
+    let ack = if regions > 1 { ack } else { Ack::Region };
     Ok(Options {
         atomic: params.switch("atomic")?,
         backfill: params.switch("backfill")?,

@@ -51,6 +51,7 @@ impl Failure {
                 TakeError::KeyReused => "key_reused",
                 TakeError::NotAll(_) => "not_all",
                 TakeError::Append(AppendError::Unknown) => "unknown",
+                TakeError::Append(AppendError::RegionOnly) => "region_only",
                 TakeError::Full(_) | TakeError::Append(AppendError::Refused(_)) => "unavailable",
             },
         }
@@ -117,6 +118,10 @@ fn taking(error: TakeError) -> ApiError {
         TakeError::Append(AppendError::Unknown) => ApiError::outcome_unknown(
             "the ticks were not known to be durable in time; send the same request again",
         ),
+        TakeError::Append(AppendError::RegionOnly) => ApiError::outcome_unknown(
+            "the ticks are durable in this region, and were not known to be in each; send the same request again, or ask for ack=region",
+        )
+        .with("durable", "region"),
         TakeError::Append(AppendError::Refused(refusal)) => match refusal {
             TapeRefusal::Full { .. } => ApiError::unavailable("overloaded", message, 1),
             TapeRefusal::TooLarge { .. } => ApiError::too_large(message).with("reason", "frame_bytes"),

@@ -7,14 +7,15 @@
 //! | `Idempotency-Key` | 1 to 255 printable ASCII characters; without one the body names the request |
 //! | `Tapeline-Lines-Key`, `-Digest`, `-First` | numbered lines: a name, the SHA-256 of the decompressed file in hex, the number of the first line (from 0) |
 //! | `atomic`, `backfill`, `validate` | `true` or `false` |
-//! | `ack` | `region`; or `global` where there is one region, and the two are the same |
+//! | `ack` | `region`, or `global`: answered when the ticks are durable in every region |
 //!
 //! A body that can be read is answered 200 with counts, the position, and a verdict for each
 //! refused tick (of many the first, and how many more), also when all are refused. With
 //! `validate` nothing is stored, and the answer says what a request without it would be
 //! answered. One that cannot is 400 with line or byte, and
 //! nothing of it is stored. 503 with `outcome: unknown` means that it may be stored: the same
-//! request again is safe and tells.
+//! request again is safe and tells. With `ack=global` it has `durable: region` where the ticks are
+//! stored in this region and not known to be in each.
 
 mod ask;
 mod failure;

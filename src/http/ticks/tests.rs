@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::http::inflate::Coding;
 use crate::http::openapi::testing::assert_documented;
 use crate::http::{ApiError, ApiResult};
-use crate::ingest::{Ack, AppendError, Batch, IntakeConfig, Memory, RequestName, Tape};
+use crate::ingest::{Ack, AppendError, Batch, Durable, IntakeConfig, Memory, RequestName, Tape};
 use crate::market::{RequestKey, Row};
 use crate::seal::Keyring;
 use crate::store::TapeId;
@@ -46,12 +46,12 @@ impl Tape for MemoryTape {
         crate::tape::check_one_frame(rows, FRAME_BYTES_MAX)
     }
 
-    async fn append(&self, batch: Batch) -> Result<WaitToken, AppendError> {
+    async fn append(&self, batch: Batch) -> Result<Durable, AppendError> {
         if let Some(error) = &self.fails {
             return Err(error.clone());
         }
         self.batches.lock().unwrap().push(batch);
-        Ok(WaitToken(BTreeMap::from([(TapeId(7), 1)])))
+        Ok(WaitToken(BTreeMap::from([(TapeId(7), 1)])).into())
     }
 }
 
@@ -86,13 +86,12 @@ async fn body(error: ApiError) -> (StatusCode, Option<String>, Value) {
     (status, retry, serde_json::from_slice(&bytes).unwrap())
 }
 
-/// Nobody is told that all regions have what one has.
-#[tokio::test]
-async fn all_regions_are_no_promise_where_there_are_several() {
-    assert_eq!(read_in(2, "/?ack=region", &[JSON]).unwrap().options.ack, Ack::Region);
-    let (status, _, told) = body(read_in(2, "/?ack=global", &[JSON]).err().unwrap()).await;
-    assert_eq!((status.as_u16(), &told["field"], &told["value"]), (400, &"ack".into(), &"global".into()));
-    assert!(told["expected"].as_str().unwrap().starts_with("region"), "{told}");
+#[test]
+fn all_regions_are_the_only_one_where_there_is_one() {
+    let asked = |regions, query| read_in(regions, query, &[JSON]).unwrap().options.ack;
+    assert_eq!([asked(1, "/"), asked(1, "/?ack=global")], [Ack::Region; 2]);
+    assert_eq!([asked(2, "/"), asked(2, "/?ack=region")], [Ack::Region; 2]);
+    assert_eq!(asked(2, "/?ack=global"), Ack::Global);
 }
 
 /// Posts a body, in pieces, to a tape.
@@ -168,7 +167,7 @@ fn what_a_request_may_say() {
     )
     .unwrap();
     assert!(ask.options.atomic && ask.options.backfill && !ask.options.validate);
-    assert_eq!((ask.options.ack, ask.format, ask.coding), (Ack::Global, Format::MsgPack, Coding::Zstd));
+    assert_eq!((ask.options.ack, ask.format, ask.coding), (Ack::Region, Format::MsgPack, Coding::Zstd));
     assert_eq!((ask.name, ask.announced_bytes), (RequestName::Key("a b".to_owned()), 12));
     let numbered = [
         LINES,
@@ -385,9 +384,11 @@ async fn atomic_with_a_bad_tick_is_422_with_the_verdicts() {
 async fn what_the_tape_says() {
     let refused = |refusal: TapeRefusal| MemoryTape { fails: Some(refusal.into()), ..MemoryTape::default() };
     let unknown = MemoryTape { fails: Some(AppendError::Unknown), ..MemoryTape::default() };
+    let here = MemoryTape { fails: Some(AppendError::RegionOnly), ..MemoryTape::default() };
     let reused = MemoryTape { remembered: Remembered::OtherBody, ..MemoryTape::default() };
     let cases = [
         (unknown, 503, "unknown", Some("1")),
+        (here, 503, "unknown", Some("1")),
         (reused, 422, "key_reused", None),
         (refused(TapeRefusal::Full { queued: 2, max: 1 }), 503, "overloaded", Some("1")),
         (refused(TapeRefusal::Stopped("the disk /data is full".to_owned())), 503, "store", Some("5")),

@@ -29,6 +29,7 @@ pub(super) struct TapeStatements {
     insert: PreparedStatement,
     insert_all: PreparedStatement,
     insert_chunk: PreparedStatement,
+    insert_chunk_all: PreparedStatement,
     frames: PreparedStatement,
     chunks: PreparedStatement,
 }
@@ -51,6 +52,7 @@ impl TapeStatements {
             insert: cluster.prepare(datacenter, &insert, Mode::Write).await?,
             insert_all: cluster.prepare(datacenter, &insert, Mode::WriteAll).await?,
             insert_chunk: cluster.prepare(datacenter, &insert_chunk, Mode::Write).await?,
+            insert_chunk_all: cluster.prepare(datacenter, &insert_chunk, Mode::WriteAll).await?,
             frames: cluster.prepare(datacenter, &frames, Mode::Read).await?,
             chunks: cluster.prepare(datacenter, &chunks, Mode::Read).await?,
         })
@@ -61,8 +63,8 @@ impl TapeStatements {
 pub(super) struct Tapes {
     appending: Semaphore,
     append_bytes_max: usize,
-    /// Rows of the directory that this process has written.
-    chunks: Known<(TapeId, u64)>,
+    /// Rows of the directory that this process has written, and whether for all regions.
+    chunks: Known<(TapeId, u64, bool)>,
     /// The regions of tapes.
     homes: Mutex<HashMap<TapeId, String>>,
 }
@@ -108,17 +110,15 @@ impl Tapes {
             )));
         };
         let (tape, chunk, seq) = (number(frame.tape), chunk_of(frame.seq), signed(frame.seq));
-        if !self.chunks.has(&(frame.tape, chunk)) {
-            let what = "the directory of a tape";
-            cluster.write(what, &statements.insert_chunk, (tape, signed(chunk))).await?;
-            self.chunks.add((frame.tape, chunk));
+        let TapeStatements { insert, insert_all, insert_chunk, insert_chunk_all, .. } = statements;
+        let is_for_all = reach == Reach::All;
+        let (insert, insert_chunk) =
+            if is_for_all { (insert_all, insert_chunk_all) } else { (insert, insert_chunk) };
+        if !self.chunks.has(&(frame.tape, chunk, is_for_all)) {
+            cluster.write("the directory of a tape", insert_chunk, (tape, signed(chunk))).await?;
+            self.chunks.add((frame.tape, chunk, is_for_all));
         }
-        let values = (tape, signed(chunk), seq, frame.body.as_ref());
-        cluster.write("a frame", &statements.insert, values).await?;
-        if reach == Reach::All {
-            cluster.write("a frame for all regions", &statements.insert_all, values).await?;
-        }
-        Ok(())
+        cluster.write("a frame", insert, (tape, signed(chunk), seq, frame.body.as_ref())).await
     }
 
     pub(super) async fn frames(

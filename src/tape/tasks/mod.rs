@@ -8,6 +8,7 @@
 //!
 //! A row's full key is sealed with it; the keys are built here and nowhere else.
 
+mod everywhere;
 mod push;
 mod sealed;
 #[cfg(test)]

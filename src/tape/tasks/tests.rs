@@ -11,7 +11,7 @@ use crate::market::RequestKey;
 use crate::seal::Keyring;
 use crate::store::faults::{Fault, Faults, Faulty, Operation};
 use crate::store::memory::MemoryStore;
-use crate::store::{At, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
+use crate::store::{At, Reach, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
 use crate::tape::fixtures::{at, region, row};
 use crate::tape::{
     BodyHash, Follower, FollowerConfig, Mono, Now, Progress, RETIRED_KEY, RequestConfig, RequestMemory,
@@ -74,9 +74,19 @@ impl Node {
 }
 
 async fn append(writer: &WriterHandle, number: u8) -> Result<Appended, AppendError> {
+    append_to(writer, number, Reach::Region).await
+}
+
+async fn append_to(writer: &WriterHandle, number: u8, reach: Reach) -> Result<Appended, AppendError> {
     let (request, body) = (RequestKey([number; 16]), BodyHash([number; 16]));
-    let appending = writer.append(request, body, false, false, vec![row("AAPL", u32::from(number))]);
+    let rows = vec![row("AAPL", u32::from(number))];
+    let appending = writer.append(request, body, false, false, reach, rows);
     tokio::time::timeout(Duration::from_secs(60), appending).await.expect("an answer within a minute")
+}
+
+/// Appends for all regions, and waits until it is known whether each has it.
+async fn is_everywhere(writer: &WriterHandle, number: u8) -> bool {
+    append_to(writer, number, Reach::All).await.unwrap().everywhere.unwrap().await
 }
 
 /// One partition takes nothing, others do: what was sent there is acknowledged from another tape, once,
@@ -95,7 +105,7 @@ async fn a_partition_that_takes_nothing_is_left() {
     assert!(begun.elapsed() < Duration::from_secs(4), "it is acknowledged {:?} later", begun.elapsed());
     let new = TapeId(writer.status().tape);
     assert_ne!(new, old);
-    assert!(view.wait_for(&token, Duration::from_secs(1)).await, "it is read at once");
+    assert!(view.wait_for(&token.position, Duration::from_secs(1)).await, "it is read at once");
     let live = view.read(|view| view.follower().live(region("a"), (node.world.now)().mono));
     assert!(live.contains(&new), "it takes part in the region's work by its new tape: {live:?}");
     let mut rows = BTreeMap::<TapeId, usize>::new();
@@ -105,6 +115,30 @@ async fn a_partition_that_takes_nothing_is_left() {
         }
     }
     assert_eq!(rows, BTreeMap::from([(old, 1), (new, 1)]));
+}
+
+/// Who asks for all regions is answered when each has it, and others are not kept waiting; a region that
+/// cannot be reached is told, and the same request again tells anew.
+#[tokio::test(start_paused = true)]
+async fn all_regions_are_waited_for_by_who_asks() {
+    let node = Node::new();
+    let writer = node.writer(&node.boot().await.unwrap());
+    let calls = || node.faults.calls(Operation::AppendAll);
+    assert!(append(&writer, 1).await.unwrap().everywhere.is_none());
+    assert_eq!(calls(), 0);
+    assert!(is_everywhere(&writer, 2).await);
+    assert_eq!(calls(), 1, "the frame is written for all once");
+    node.faults.script(Operation::AppendAll, [Fault::FailBefore]);
+    assert!(!is_everywhere(&writer, 3).await);
+    assert!(is_everywhere(&writer, 3).await);
+    assert_eq!(calls(), 3);
+    node.faults.script(Operation::AppendAll, [Fault::Delay(Duration::from_secs(30))]);
+    let begun = Instant::now();
+    let (all, ()) = tokio::join!(is_everywhere(&writer, 4), async {
+        append(&writer, 5).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "it waited for what it did not ask for");
+    });
+    assert!(all && begun.elapsed() >= Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 /// A region that does not answer keeps no node of another one from starting; the own one does.

@@ -5,23 +5,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::everywhere::Everywhere;
 use super::push::Push;
 use super::sealed::Sealed;
 use super::view::{NowFn, SharedView};
 use crate::market::{RequestKey, Row};
 use crate::store::{Reach, Records, Space, Store, StoreError, TapeId};
-use crate::tape::{Batch, BodyHash, Now, Refusal, TapeRow, Token, WaitToken, Writer, WriterEffect, tape_key};
+use crate::tape::{
+    Batch, BodyHash, Frame, Now, Refusal, TapeRow, Token, WaitToken, Writer, WriterEffect, tape_key,
+};
 
 /// Batches that wait for the task itself; the ticks wait in the writer, bounded in bytes.
 const COMMANDS_MAX: usize = 256;
 
-/// A request's ticks are durable.
-pub type Appended = WaitToken;
+/// A request's ticks are durable in this region.
+pub struct Appended {
+    /// By which a read can wait for them.
+    pub position: WaitToken,
+    /// Where all regions were asked for: whether each has them, once that is known.
+    pub everywhere: Option<BoxFuture<'static, bool>>,
+}
 
 /// Why a batch is not (known to be) durable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,8 +63,11 @@ pub struct WriterStatus {
 
 struct Command {
     batch: Batch,
-    answer: oneshot::Sender<Result<Appended, AppendError>>,
+    reach: Reach,
+    answer: Answer,
 }
+
+type Answer = oneshot::Sender<Result<Appended, AppendError>>;
 
 /// The door to the writer's task.
 #[derive(Clone)]
@@ -66,8 +79,8 @@ pub struct WriterHandle {
 }
 
 impl WriterHandle {
-    /// Appends the accepted ticks of one request; Ok when all of them are durable. Dropping the
-    /// future does not take the ticks back.
+    /// Appends the accepted ticks of one request; Ok when all of them are durable in this region, on
+    /// their way into each with [`Reach::All`]. Dropping the future does not take the ticks back.
     ///
     /// # Errors
     /// [`AppendError`].
@@ -77,13 +90,14 @@ impl WriterHandle {
         body: BodyHash,
         backfill: bool,
         atomic: bool,
+        reach: Reach,
         rows: Vec<Row>,
     ) -> Result<Appended, AppendError> {
         let token = Token(self.tokens.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
         let batch = Batch { token, request, body, backfill, atomic, rows };
         let full = AppendError::Refused(Refusal::Full { queued: self.status().queued_bytes, max: 0 });
-        self.commands.try_send(Command { batch, answer }).map_err(|error| match error {
+        self.commands.try_send(Command { batch, reach, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => full,
             mpsc::error::TrySendError::Closed(_) => AppendError::Refused(Refusal::Draining),
         })?;
@@ -137,6 +151,7 @@ pub fn spawn_writer(writer: Writer, world: WriterWorld) -> WriterHandle {
         writer,
         world: Arc::new(world),
         waiting: HashMap::new(),
+        everywhere: Everywhere::default(),
         draining: Vec::new(),
         jobs: JoinSet::new(),
         status: Arc::clone(&status),
@@ -150,10 +165,18 @@ enum Done {
     RowPut(TapeId, Result<(), StoreError>),
 }
 
+/// Whoever waits for a request.
+struct Waiting {
+    /// The request, where it is answered when all regions have it.
+    everywhere: Option<RequestKey>,
+    answer: Answer,
+}
+
 struct Task {
     writer: Writer,
     world: Arc<WriterWorld>,
-    waiting: HashMap<Token, oneshot::Sender<Result<Appended, AppendError>>>,
+    waiting: HashMap<Token, Waiting>,
+    everywhere: Everywhere,
     draining: Vec<oneshot::Sender<bool>>,
     jobs: JoinSet<Done>,
     status: Arc<Mutex<WriterStatus>>,
@@ -201,13 +224,18 @@ impl Task {
     }
 
     fn offer(&mut self, command: Command) {
-        let token = command.batch.token;
-        match self.writer.offer(command.batch) {
+        let Command { batch, reach, answer } = command;
+        let token = batch.token;
+        let everywhere = (reach == Reach::All).then_some(batch.request);
+        match self.writer.offer(batch) {
             Ok(()) => {
-                self.waiting.insert(token, command.answer);
+                if let Some(request) = everywhere {
+                    self.everywhere.wait(request);
+                }
+                self.waiting.insert(token, Waiting { everywhere, answer });
             }
             Err(refusal) => {
-                let _ = command.answer.send(Err(AppendError::Refused(refusal)));
+                let _ = answer.send(Err(AppendError::Refused(refusal)));
             }
         }
     }
@@ -251,6 +279,9 @@ impl Task {
                 self.world.view.change(|view, _| view.set_own(own));
             }
             WriterEffect::Acknowledged(frame) => {
+                if self.everywhere.needs(&frame) {
+                    self.spread(&frame);
+                }
                 self.world.view.change(|view, now| view.accept(frame, now));
             }
             WriterEffect::Answer { token, position } => self.answer(token, Ok(position)),
@@ -265,9 +296,23 @@ impl Task {
         false
     }
 
-    fn answer(&mut self, token: Token, answer: Result<Appended, AppendError>) {
-        if let Some(waiting) = self.waiting.remove(&token) {
-            let _ = waiting.send(answer);
+    /// Writes a frame that this region has for all of them, once: a repetition of the request has it
+    /// written again.
+    fn spread(&mut self, frame: &Arc<Frame>) {
+        let (world, spread) = (Arc::clone(&self.world), Arc::clone(frame));
+        let appending = tokio::spawn(async move {
+            world.store.append(world.sealed.seal_frame(&spread), Reach::All).await.inspect_err(|error| {
+                tracing::warn!(tape = %spread.tape, seq = spread.seq, %error, "a frame is not known to be in each region");
+            })
+        });
+        let spreading = appending.map(|done| matches!(done, Ok(Ok(())))).boxed().shared();
+        self.everywhere.spreads(frame, &spreading);
+    }
+
+    fn answer(&mut self, token: Token, answer: Result<WaitToken, AppendError>) {
+        if let Some(Waiting { everywhere, answer: waiting }) = self.waiting.remove(&token) {
+            let everywhere = everywhere.map(|request| self.everywhere.end(request));
+            let _ = waiting.send(answer.map(|position| Appended { position, everywhere }));
         }
     }
 
