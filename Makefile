@@ -4,16 +4,17 @@
 
 DATA ?= ../shared/data
 SEEDS ?= 1000
+AUDITS ?= 1,2,3,4,5
 BASE ?= 0
 PYTHON = .venv/bin/python
 
-.PHONY: run check test test-embedded cluster test-real bench-live sim fmt help
+.PHONY: run check test test-embedded cluster test-real bench-live audit sim fmt help
 
 run: ## build the release binary and start the demo node: 500 synthetic symbols, live
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env browser-env sdk-env cassandra-env redis-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs
+test: python-env browser-env sdk-env cassandra-env redis-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs, the audit
 	cargo test --workspace --all-targets
 	cargo test --doc
 
@@ -40,6 +41,10 @@ cluster: cassandra-env redis-env ## a region on this machine, to try it: Cassand
 	scripts/bench-packages
 	cargo build --release --bin tapeline
 	scripts/cluster
+
+audit: python-env cassandra-env redis-env ## a region under faults, audited by what its clients wrote down: make audit AUDITS=1,2,3
+	cargo build --bin tapeline
+	$(PYTHON) tests/audit/workload.py --seeds $(AUDITS)
 
 sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 	cargo test --test sim -- --seeds $(SEEDS) --base $(BASE)
