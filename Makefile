@@ -14,7 +14,7 @@ run: ## build the release binary and start the demo node: 500 synthetic symbols,
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env browser-env sdk-env cassandra-env redis-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs, the audit
+test: python-env browser-env sdk-env cassandra-env redis-env nginx-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs, the audit
 	cargo test --workspace --all-targets
 	cargo test --doc
 
@@ -52,7 +52,7 @@ sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 fmt: ## format the source
 	cargo fmt --all
 
-.PHONY: python-env browser-env sdk-env cassandra-env redis-env
+.PHONY: python-env browser-env sdk-env cassandra-env redis-env nginx-env
 python-env:
 	scripts/python-env
 
@@ -67,6 +67,9 @@ cassandra-env:
 
 redis-env:
 	scripts/redis-env
+
+nginx-env:
+	scripts/nginx-env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'
