@@ -293,7 +293,9 @@ class Streamer(Client):
         return all(tick in self.received for tick in wanted if sent.get(tick, 0) > self.confirmed)
 
     def stream(self, lives_s):
-        if not self.cursor:
+        # A cursor that is thrown away begins another stream.
+        if not self.cursor or self.shared.kept is None and self.random.random() < 0.1:
+            self.cursor = None
             self.session, self.confirmed, self.received = next(self.sessions), None, set()
         is_resumed = self.cursor is not None
         node = self.nodes[self.node]
@@ -378,16 +380,17 @@ class Faults(Client):
 
 
 class ReplicaFaults(Client):
-    """Kills a replica of the database, and starts it again."""
+    """Stops a replica of the database, then kills one, which takes long to come back, and so on."""
 
     def work(self):
         cassandra = self.shared.region.cassandra
-        while cassandra.replicas > 2 and not self.shared.is_over.wait(self.random.uniform(3, 8)):
-            number = self.random.randint(1, cassandra.replicas)
-            self.tell("ok", "fault", what="kill a replica", on=number)
-            cassandra.ask(f"kill {number}")
-            self.shared.is_over.wait(self.random.uniform(3, 8))
-            cassandra.ask(f"start {number}")
+        faults = itertools.cycle([("stop", "cont"), ("kill", "start")])
+        while cassandra.replicas > 2 and not self.shared.is_over.wait(self.random.uniform(2, 6)):
+            (harm, heal), number = next(faults), self.random.randint(1, cassandra.replicas)
+            self.tell("ok", "fault", what=f"{harm} a replica", on=number)
+            cassandra.ask(f"{harm} {number}")
+            self.shared.is_over.wait(self.random.uniform(2, 6))
+            cassandra.ask(f"{heal} {number}")
 
 
 def until(condition, what):
