@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import runpy
 import shutil
 import signal
@@ -20,9 +21,15 @@ SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 def free_port():
-    with socket.socket() as port:
-        port.bind(("127.0.0.1", 0))
-        return port.getsockname()[1]
+    """One that no connection is given by itself, so that it is free again when its server is started again."""
+    while True:
+        with socket.socket() as port:
+            number = random.randint(20_000, 32_000)
+            try:
+                port.bind(("127.0.0.1", number))
+                return number
+            except OSError:
+                pass
 
 
 def program(name):
@@ -127,6 +134,7 @@ class Region:
     """Nodes `a`, `b`, … over one Cassandra and one Redis. Leaving the block ends them all."""
 
     def __init__(self, folder, count=2, replicas=1, sets=()):
+        assert pathlib.Path(BINARY).exists(), f"there is no {BINARY}: build it, or set TAPELINE_BINARY"
         self.folder, self.nodes, self.started = pathlib.Path(folder), {}, []
         try:
             self.cassandra = self.begun(Cassandra(replicas))
