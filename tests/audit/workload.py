@@ -360,7 +360,17 @@ class Faults(Client):
         self.fault("kill a node", self.node)
         node.kill()
         self.rest(0.5, 3)
-        node.start()
+        deadline = time.monotonic() + NEVER_S
+        while True:
+            try:
+                return node.start()
+            except RuntimeError:
+                # Without a quorum it may end, and is started again as who runs it would.
+                self.fault("a start that failed", self.node)
+                assert time.monotonic() < deadline, node.log()
+                if node.runs():
+                    node.kill()
+                self.rest(0.5, 1)
 
     def pause(self, node):
         self.fault("stop a node", self.node)
@@ -380,17 +390,21 @@ class Faults(Client):
 
 
 class ReplicaFaults(Client):
-    """Stops a replica of the database, then kills one, which takes long to come back, and so on."""
+    """Stops a replica of the database; then two of them, which leaves no quorum; then kills one, which takes
+    long to come back; and so on."""
 
     def work(self):
         cassandra = self.shared.region.cassandra
-        faults = itertools.cycle([("stop", "cont"), ("kill", "start")])
-        while cassandra.replicas > 2 and not self.shared.is_over.wait(self.random.uniform(2, 6)):
-            (harm, heal), number = next(faults), self.random.randint(1, cassandra.replicas)
-            self.tell("ok", "fault", what=f"{harm} a replica", on=number)
-            cassandra.ask(f"{harm} {number}")
+        faults = itertools.cycle([("stop", "cont", 1), ("stop", "cont", 2), ("kill", "start", 1)])
+        while cassandra.replicas > 2 and not self.shared.is_over.wait(self.random.uniform(2, 5)):
+            harm, heal, count = next(faults)
+            numbers = self.random.sample(range(1, cassandra.replicas + 1), count)
+            self.tell("ok", "fault", what=f"{harm} {count} of the replicas", on=numbers)
+            for number in numbers:
+                cassandra.ask(f"{harm} {number}")
             self.shared.is_over.wait(self.random.uniform(2, 6))
-            cassandra.ask(f"{heal} {number}")
+            for number in numbers:
+                cassandra.ask(f"{heal} {number}")
 
 
 def until(condition, what):
