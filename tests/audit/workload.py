@@ -82,15 +82,15 @@ def reached(position):
 class Run:
     """One audit: what its clients share."""
 
-    def __init__(self, region, folder, seed, seconds):
-        self.region, self.folder, self.seed, self.seconds = region, pathlib.Path(folder), seed, seconds
+    def __init__(self, region, folder, seed):
+        self.region, self.folder, self.seed = region, pathlib.Path(folder), seed
         self.symbols = [f"AUD{seed}.{letter}" for letter in "ABC"]
         self.sent = {}
         self.acked = set()
         self.kept = None
         self.positions = collections.deque(maxlen=8)
         self.failures = []
-        self.is_over, self.is_healed = threading.Event(), threading.Event()
+        self.is_over = threading.Event()
         self.folder.mkdir(parents=True)
 
     @property
@@ -449,7 +449,7 @@ def counts_of(audit, events):
 
 def run(region, folder, seed, seconds=SECONDS):
     """Runs one audit; answers its counts and what is wrong, as text."""
-    audit = Run(region, folder, seed, seconds)
+    audit = Run(region, folder, seed)
     sessions = itertools.count(1)
     faults = [Faults(audit, "faults"), ReplicaFaults(audit, "replica-faults")]
     workers = [Producer(audit, number) for number in range(1, 5)]
