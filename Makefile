@@ -4,16 +4,17 @@
 
 DATA ?= ../shared/data
 SEEDS ?= 1000
+AUDITS ?= 1,2,3,4,5
 BASE ?= 0
 PYTHON = .venv/bin/python
 
-.PHONY: run check test test-embedded cluster test-real bench-live sim fmt help
+.PHONY: run check test test-embedded cluster test-real bench-live audit sim fmt help
 
 run: ## build the release binary and start the demo node: 500 synthetic symbols, live
 	cargo build --release --bin tapeline
 	./target/release/tapeline demo
 
-test: python-env browser-env sdk-env cassandra-env redis-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs
+test: python-env browser-env sdk-env cassandra-env redis-env nginx-env ## everything: units, properties, simulator, real nodes over both stores, foreign SDKs, the audit
 	cargo test --workspace --all-targets
 	cargo test --doc
 
@@ -30,16 +31,18 @@ test-real: python-env ## import and replay the data sets in DATA and check them:
 	$(PYTHON) tests/real/check.py --binary target/release/tapeline --data $(DATA)
 	$(PYTHON) tests/real/live.py --binary target/release/tapeline --data $(DATA)
 
-bench-live: ## thousands of stream clients against a release node, beside Redis, nginx and send(2)
-	scripts/bench-packages
+bench-live: redis-env nginx-env ## thousands of stream clients against a release node, beside Redis, nginx and send(2)
 	cargo build --release --bin tapeline
 	cargo build --release --package loadtest
 	./target/release/loadtest live --binary target/release/tapeline --json bench-live.json
 
-cluster: cassandra-env redis-env ## a region on this machine, to try it: Cassandra, Redis, two nodes, nginx
-	scripts/bench-packages
+cluster: cassandra-env redis-env nginx-env ## a region on this machine, to try it: Cassandra, Redis, two nodes, nginx
 	cargo build --release --bin tapeline
 	scripts/cluster
+
+audit: python-env cassandra-env redis-env ## a region under faults, audited by what its clients wrote down: make audit AUDITS=1,2,3
+	cargo build --bin tapeline
+	$(PYTHON) tests/audit/workload.py --seeds $(AUDITS)
 
 sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 	cargo test --test sim -- --seeds $(SEEDS) --base $(BASE)
@@ -47,7 +50,7 @@ sim: ## more seeds of the simulator: make sim SEEDS=10000 BASE=0
 fmt: ## format the source
 	cargo fmt --all
 
-.PHONY: python-env browser-env sdk-env cassandra-env redis-env
+.PHONY: python-env browser-env sdk-env cassandra-env redis-env nginx-env
 python-env:
 	scripts/python-env
 
@@ -62,6 +65,9 @@ cassandra-env:
 
 redis-env:
 	scripts/redis-env
+
+nginx-env:
+	scripts/nginx-env
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1: /'

@@ -23,8 +23,8 @@ import urllib.parse
 import urllib.request
 import zoneinfo
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "sdk"))
-import conftest  # noqa: E402  the same node that the SDK tests start
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "servers"))
+import node as nodes  # noqa: E402
 
 NEW_YORK = zoneinfo.ZoneInfo("America/New_York")
 # Facts about what the raw feeds hold beside trades and quotes.
@@ -94,7 +94,7 @@ def credentials(node):
 
 def imported(node, file, expect=0):
     """Runs `tapeline import`; `expect` is its exit status (1 where lines are refused by name)."""
-    run = subprocess.run([conftest.BINARY, "import", str(file)], capture_output=True, text=True, env=credentials(node))
+    run = subprocess.run([nodes.BINARY, "import", str(file)], capture_output=True, text=True, env=credentials(node))
     same(f"exit status of import {file.name}: {run.stderr[-600:]}", run.returncode, expect)
     return run.stdout + run.stderr
 
@@ -181,7 +181,7 @@ def check_sp500(node, read, data, facts, folder):
     plain = folder / "sp500.csv"
     plain.write_bytes(gzip.decompress((data / "sp500_daily/sp500_daily_2013_2018.csv.gz").read_bytes()))
     refused = folder / "refused.ndjson"
-    command = [conftest.BINARY, "import", str(plain), "--refused", str(refused)]
+    command = [nodes.BINARY, "import", str(plain), "--refused", str(refused)]
     run = subprocess.run(command, capture_output=True, text=True, env=credentials(node))
     fact = facts["sp500_daily"]
     same(f"exit status of the S&P 500 import: {run.stderr[-600:]}", run.returncode, 1)
@@ -230,7 +230,7 @@ def check_sp500(node, read, data, facts, folder):
 def check_dbn(data, facts, folder):
     """Every file of the vendor, on a node of its own: its records are taken, or its schema is refused by name."""
     folder.mkdir()
-    node = conftest.Node(folder).start()
+    node = nodes.Node(folder).start()
     try:
         read = Reader(node)
         for fact in facts["dbn"]:
@@ -261,12 +261,12 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--data", required=True, type=pathlib.Path)
     args = parser.parse_args()
-    conftest.BINARY, data = args.binary, args.data
+    nodes.BINARY, data = args.binary, args.data
     if not (data / "facts.json").is_file():
         sys.exit(f"{data} holds no facts.json: name the folder of the data sets, make test-real DATA=folder")
     facts = json.loads((data / "facts.json").read_text())
     folder = pathlib.Path(tempfile.mkdtemp(prefix="tapeline-real-"))
-    node = conftest.Node(folder).start()
+    node = nodes.Node(folder).start()
     try:
         read = Reader(node)
         sent = collections.defaultdict(list)
@@ -308,7 +308,7 @@ def main():
         check_sp500(node, read, data, facts, folder)
         check_dbn(data, facts, folder / "dbn")
         node.stop()
-        verify = subprocess.run([conftest.BINARY, "verify", "--data", str(folder / "data")], capture_output=True, text=True)
+        verify = subprocess.run([nodes.BINARY, "verify", "--data", str(folder / "data")], capture_output=True, text=True)
         same(f"verify: {verify.stdout[-500:]}{verify.stderr[-500:]}", verify.returncode, 0)
     finally:
         if node.process.poll() is None:

@@ -18,7 +18,7 @@ import tempfile
 import websockets
 
 import check
-from check import conftest
+from check import nodes
 
 # Each with its speed, so that all end together.
 REPLAYS = {"taq_xxx": "2000", "taq_multi": "600", "taq_europe": "600", "itch": "400", "iex": "5"}
@@ -52,7 +52,7 @@ async def replay(node, data):
     await ready.wait()
     runs = []
     for name, speed in REPLAYS.items():
-        command = [conftest.BINARY, "replay", str(data / f"ticks/{name}.ndjson.gz"), "--speed", speed]
+        command = [nodes.BINARY, "replay", str(data / f"ticks/{name}.ndjson.gz"), "--speed", speed]
         runs.append(await asyncio.create_subprocess_exec(
             *command, env=check.credentials(node), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
     for name, run in zip(REPLAYS, runs):
@@ -68,9 +68,9 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--data", required=True, type=pathlib.Path)
     args = parser.parse_args()
-    conftest.BINARY, data = args.binary, args.data
+    nodes.BINARY, data = args.binary, args.data
     folder = pathlib.Path(tempfile.mkdtemp(prefix="tapeline-live-"))
-    node = conftest.Node(folder, "--set", "live.bars_quiet_ms=5000").start()
+    node = nodes.Node(folder, "--set", "live.bars_quiet_ms=5000").start()
     try:
         told = asyncio.run(replay(node, data))
         node.stop()

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import msgpack
 import pytest
 from alpaca.data.live import StockDataStream
-from conftest import Node
+from node import Node
 
 
 def wait_for(condition, what, seconds=30):

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from conftest import Node
+from node import Node
 from test_alpaca_py_stream import trade, url, wait_for
 
 PAGE = """<!doctype html><title>page</title><script>

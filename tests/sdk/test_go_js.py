@@ -4,7 +4,7 @@ import socket
 import threading
 
 import pytest
-from conftest import Node
+from node import Node
 from programs import CHANNELS, SDKS, Sdk, comparable
 from test_alpaca_py_stream import now, trade
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import requests
 import schemathesis
-from conftest import Node
+from node import Node
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (

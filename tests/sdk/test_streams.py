@@ -7,7 +7,7 @@ import urllib.request
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from conftest import Node
+from node import Node
 from test_alpaca_py_stream import client, now, raw, subscribed, trade, wait_for
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
