@@ -22,7 +22,8 @@ impl Peer {
     fn start(command: &mut Command, address: SocketAddr, cores: Cores) -> anyhow::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let name = command.get_program().display().to_string();
-        let started = cores.spawn(command).with_context(|| format!("{name}: `make redis-env nginx-env` installs it"));
+        let started =
+            cores.spawn(command).with_context(|| format!("{name}: `make redis-env nginx-env` installs it"));
         let process = Owned(started?);
         for _ in 0..100 {
             if TcpStream::connect(address).is_ok() {

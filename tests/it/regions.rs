@@ -42,7 +42,8 @@ async fn has(node: &Node, symbol: &str, ids: std::ops::RangeInclusive<u64>) {
 
 /// What a node tells about all tapes and regions.
 async fn status(node: &Node) -> Value {
-    let got = answer(node.client.get(format!("{}/v1/status", node.admin))).await;
+    let request = node.client.get(format!("{}/v1/status", node.admin));
+    let got = answer(request.bearer_auth(node.admin_token())).await;
     assert_eq!(got.status, 200, "{}", got.json);
     got.json
 }
