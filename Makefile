@@ -8,7 +8,7 @@ AUDITS ?= 1,2,3,4,5
 BASE ?= 0
 PYTHON = .venv/bin/python
 
-.PHONY: run check test test-embedded cluster test-real bench-live audit sim fmt help
+.PHONY: run check test test-embedded cluster test-real bench-live bench-cassandra audit sim fmt help
 
 run: ## build the release binary and start the demo node: 500 synthetic symbols, live
 	cargo build --release --bin tapeline
@@ -35,6 +35,11 @@ bench-live: redis-env nginx-env ## thousands of stream clients against a release
 	cargo build --release --bin tapeline
 	cargo build --release --package loadtest
 	./target/release/loadtest live --binary target/release/tapeline --json bench-live.json
+
+bench-cassandra: cassandra-env ## a release node over a real Cassandra, beside raw loops of its driver
+	cargo build --release --bin tapeline
+	cargo build --release --package loadtest
+	./target/release/loadtest cassandra --binary target/release/tapeline --json bench-cassandra.json
 
 cluster: cassandra-env redis-env nginx-env ## a region on this machine, to try it: Cassandra, Redis, two nodes, nginx
 	cargo build --release --bin tapeline

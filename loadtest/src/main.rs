@@ -1,4 +1,4 @@
-//! Load on the live side of a node, measured beside peers on the same machine.
+//! Load on a node, measured beside peers on the same machine.
 //!
 //! `loadtest live` starts a node of the release binary on one core and, from the other, holds
 //! thousands of WebSocket clients in one thread, posts ticks at scheduled instants, and counts
@@ -15,6 +15,8 @@
 //!   clients are the same ones, and can drop and repeat, to show that the ledger notices.
 //! - [`feed`]: a plain server over Redis, the peer of feeds.
 //! - [`rows`], [`report`]: the table.
+//! - [`scaled`], with [`database`] and [`work`]: `loadtest cassandra`, a node over a real Cassandra beside raw
+//!   loops of the same driver over the same one.
 //! - [`churn`], with [`followers`], [`transcript`] and [`stubborn`], and [`storm`]: profiles in which no
 //!   time counts: clients that come and go, a node that is killed, and at the end what each has.
 
@@ -30,6 +32,7 @@
 mod churn;
 mod closed;
 mod connection;
+mod database;
 mod feed;
 mod floor;
 mod followers;
@@ -43,16 +46,18 @@ mod random;
 mod readers;
 mod report;
 mod rows;
+mod scaled;
 mod storm;
 mod stubborn;
 mod system;
 mod transcript;
 mod wire;
+mod work;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "loadtest", about = "Load on the live side of a node, beside peers on the same machine")]
+#[command(name = "loadtest", about = "Load on a node, beside peers on the same machine")]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -62,6 +67,8 @@ struct Args {
 enum Command {
     /// Measure a node that this program starts, and its peers
     Live(live::LiveArgs),
+    /// Measure a node over a Cassandra that this program starts, beside raw loops of the driver
+    Cassandra(scaled::ScaledArgs),
     /// The bare loop of send(2): a server of its own that publishes when told on standard input
     FloorSend(floor::FloorArgs),
     /// A plain server that answers feeds by Redis
@@ -72,6 +79,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Live(args) => live::run(&args),
+        Command::Cassandra(args) => scaled::run(&args),
         Command::FloorSend(args) => floor::run(&args),
         Command::FloorFeed(args) => feed::run(&args),
     }

@@ -55,6 +55,8 @@ pub(crate) fn raise_files() -> u64 {
 pub(crate) struct Cores {
     pub(crate) server: usize,
     pub(crate) load: usize,
+    /// Whether they are kept apart.
+    bound: bool,
 }
 
 impl Cores {
@@ -64,7 +66,12 @@ impl Cores {
         let mut cores =
             (0..CpuSet::MAX_CPU).filter(|core| allowed.as_ref().is_none_or(|set| set.is_set(*core)));
         let server = cores.next().unwrap_or(0);
-        Self { server, load: cores.next().unwrap_or(server) }
+        Self { server, load: cores.next().unwrap_or(server), bound: true }
+    }
+
+    /// Whichever the system gives to each.
+    pub(crate) fn any() -> Self {
+        Self { bound: false, ..Self::pick() }
     }
 
     /// Binds this thread, and what it starts from now on, to the load's core.
@@ -74,9 +81,13 @@ impl Cores {
 
     /// Starts a process on the server's core.
     pub(crate) fn spawn(self, command: &mut Command) -> anyhow::Result<Child> {
-        bind(self.server)?;
+        if self.bound {
+            bind(self.server)?;
+        }
         let child = command.spawn();
-        bind(self.load)?;
+        if self.bound {
+            bind(self.load)?;
+        }
         child.with_context(|| format!("{} does not start", command.get_program().display()))
     }
 }
