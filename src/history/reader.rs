@@ -86,6 +86,9 @@ pub enum ReadError {
     /// As many reads as there may be are under way. Later.
     #[error("{0} reads are under way, as many as there may be")]
     Busy(usize),
+    /// A newer program has written what is to be read: names the tape.
+    #[error("{0}")]
+    Newer(String),
     /// What is stored is damaged: names the block.
     #[error("stored history is damaged: {0}")]
     Corrupt(String),
@@ -99,6 +102,7 @@ impl From<Unreadable> for ReadError {
         match why {
             Unreadable::Starting | Unreadable::CatchingUp(_) => Self::CatchingUp,
             Unreadable::Damaged(what) => Self::Corrupt(what),
+            Unreadable::Newer(what) => Self::Newer(what),
         }
     }
 }

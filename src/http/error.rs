@@ -249,6 +249,8 @@ impl From<ReadError> for ApiError {
         match error {
             ReadError::CatchingUp => Self::unavailable("catching_up", "history catching up", 1),
             error @ ReadError::Busy(_) => Self::unavailable("busy", error.to_string(), 1),
+            // Another node may be of that program.
+            ReadError::Newer(detail) => Self::unavailable("newer_program", detail, 5),
             ReadError::Corrupt(detail) => corrupt(&detail),
             ReadError::Store(error) => error.into(),
         }
@@ -279,6 +281,13 @@ mod tests {
             (ApiError::from(ReadError::CatchingUp), 503, Some("catching_up"), None, Some("1")),
             (read(StoreError::new(StoreErrorKind::Corrupt, "block 7")), 501, Some("corrupt"), None, None),
             (ApiError::from(ReadError::Corrupt("block 7".to_owned())), 501, Some("corrupt"), None, None),
+            (
+                ApiError::from(ReadError::Newer("frame 1".to_owned())),
+                503,
+                Some("newer_program"),
+                None,
+                Some("5"),
+            ),
             (read(StoreError::invalid("block 7")), 500, None, None, None),
         ];
         for (error, status, reason, outcome, retry_after) in cases {

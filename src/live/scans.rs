@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::market::Nanos;
-use crate::store::{At, Store, StoreError, TapeId};
+use crate::store::{At, Store, StoreError, StoreErrorKind, TapeId};
 use crate::tape::tasks::{Sealed, SharedView};
 use crate::tape::{Frame, Position, Progress};
 
@@ -94,9 +94,13 @@ impl Scans {
         for row in rows {
             match self.sealed.open_frame(&row) {
                 Ok(frame) => frames.push(Arc::new(frame)),
-                // What comes before it is given; asked for again and again it becomes a gap.
+                // It may be read later, by a newer program.
+                Err(error) if error.kind == StoreErrorKind::Invalid && frames.is_empty() => {
+                    return Err(StoreError::refused(error.detail));
+                }
+                // What comes before it is given; asked for again and again a damaged one becomes a gap.
                 Err(error) => {
-                    tracing::error!(%error, "a replay meets a damaged frame");
+                    tracing::error!(%error, "a replay meets a frame that cannot be read");
                     break;
                 }
             }

@@ -136,6 +136,16 @@ pub fn rollover(config: &Config) -> Option<Rollover> {
     }
 }
 
+/// How often a writer puts the row of its tape again. A region that was away hears of a tape by it; on
+/// one disk it only has to outlive the frames.
+#[must_use]
+pub const fn row_refresh_ms(config: &Config) -> u64 {
+    match config.store.backend {
+        config::Backend::Embedded => 3_600_000,
+        config::Backend::Cassandra => 20_000,
+    }
+}
+
 /// Opens what the configuration says: a data folder, which is made where it is missing, or a cluster.
 ///
 /// # Errors

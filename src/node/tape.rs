@@ -16,7 +16,7 @@ use crate::hot::Hot;
 use crate::hot::redis::RedisHot;
 use crate::ingest::{Ack, AppendError, Batch, Durable, Memory, Tape};
 use crate::market::{RequestKey, Row};
-use crate::store::{Reach, TapeId};
+use crate::store::{Reach, StoreError, StoreErrorKind, TapeId};
 use crate::tape::tasks::{self, NowFn, Push, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
 use crate::tape::{
     BodyHash, Follower, FollowerConfig, Refusal, Region, Remembered, RequestConfig, RequestMemory, SHARDS,
@@ -85,8 +85,12 @@ pub(super) async fn start(
         },
     );
     let health = Arc::clone(health);
-    let corrupt = Arc::new(move |error: &crate::store::StoreError| {
-        health.set("tapes", Status::Fail, format!("{error}; run tapeline verify"));
+    let corrupt = Arc::new(move |error: &StoreError| {
+        let what_to_do = match error.kind {
+            StoreErrorKind::Corrupt => "; run tapeline verify",
+            _ => "",
+        };
+        health.set("tapes", Status::Fail, format!("{error}{what_to_do}"));
     });
     tracker.spawn(tasks::run_view(Arc::clone(&view), world.clone(), corrupt.clone(), stop.clone()));
     let keeper = spawn_keeper(
@@ -146,6 +150,7 @@ fn writer_config(config: &Config) -> WriterConfig {
         idle_ms: config.tape.idle_ms,
         drain_ms: config.node.drain_ms / 2,
         rollover: backends::rollover(config),
+        refresh_ms: backends::row_refresh_ms(config),
         ..WriterConfig::default()
     }
 }

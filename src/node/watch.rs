@@ -198,6 +198,7 @@ impl Look {
 
     fn look_at_writer(&self) {
         let status = self.writer.status();
+        raise(&self.metrics.tape_frames, status.acknowledged);
         self.metrics.tape_queue_bytes.set(count(status.queued_bytes));
         self.metrics.tape_unacked_frames.set(i64::try_from(status.unacked).unwrap_or(i64::MAX));
         match status.stopped {
@@ -231,7 +232,6 @@ impl Look {
 
     fn look_at_disk(&self, store: &EmbeddedStore) {
         let (metrics, stats) = (&self.metrics, store.stats());
-        raise(&metrics.tape_frames, stats.appended_frames);
         raise(&metrics.store_append_bytes, stats.appended_bytes);
         raise(&metrics.store_syncs, stats.append_syncs);
         raise(&metrics.store_refused_appends, stats.refused_appends);

@@ -16,7 +16,7 @@ pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 /// The most pieces of requests in a frame.
 pub const FRAME_PIECES_MAX: usize = 16 * 1024;
 
-const FRAME_VERSION: u8 = 1;
+pub(super) const FRAME_VERSION: u8 = 1;
 const FLAG_FIN: u8 = 1;
 const FRAME_HEADER_BYTES: usize = 128;
 const PIECE_BYTES: usize = 48;

@@ -49,6 +49,9 @@ pub enum Unreadable {
     /// A frame that no mark covers is damaged.
     #[error("{0}")]
     Damaged(String),
+    /// A frame that no mark covers is a newer program's.
+    #[error("{0}")]
+    Newer(String),
 }
 
 /// Follower, tail and memory of requests of a node.
@@ -64,7 +67,8 @@ pub struct View {
     /// Every tape was followed to its end, at least once.
     caught_up: bool,
     /// Tapes with a frame that cannot be read: the lowest seq it may have, and what is wrong.
-    damaged: BTreeMap<TapeId, (u64, String)>,
+    /// Of tapes with a frame that cannot be read: the lowest seq it may have, and why not.
+    damaged: BTreeMap<TapeId, (u64, Unreadable)>,
 }
 
 impl View {
@@ -224,10 +228,10 @@ impl View {
         position
     }
 
-    /// A frame of a tape cannot be read: the lowest seq it may have, and what is wrong. It is
-    /// told until the tape is followed beyond it.
-    pub fn tape_damaged(&mut self, tape: TapeId, seq: u64, what: String) {
-        self.damaged.insert(tape, (seq, what));
+    /// A frame of a tape cannot be read: the lowest seq it may have, and why not. It is told until
+    /// the tape is followed beyond it.
+    pub fn tape_unreadable(&mut self, tape: TapeId, seq: u64, why: Unreadable) {
+        self.damaged.insert(tape, (seq, why));
     }
 
     /// Whether the tail and blocks together hold all that was followed, and all that was there
@@ -236,8 +240,8 @@ impl View {
     /// # Errors
     /// [`Unreadable`].
     pub fn readable(&self) -> Result<(), Unreadable> {
-        if let Some((_, what)) = self.damaged.values().next() {
-            return Err(Unreadable::Damaged(what.clone()));
+        if let Some((_, why)) = self.damaged.values().next() {
+            return Err(why.clone());
         }
         if !self.caught_up {
             return Err(Unreadable::Starting);
@@ -364,7 +368,7 @@ mod tests {
             let read = |seqs: RangeInclusive<u64>| seqs.contains(&1).then(|| vec![Arc::clone(&first)]);
             serve(&mut view, ms, read);
         }
-        view.tape_damaged(TapeId(9), 2, "frame 2 is damaged".into());
+        view.tape_unreadable(TapeId(9), 2, Unreadable::Damaged("frame 2 is damaged".into()));
         assert_eq!(rows(&view), Err(Unreadable::Damaged("frame 2 is damaged".into())));
         view.accept(frame(9, 2, 1, &["AAPL"]), at(2_001));
         for ms in 2_001..4_000 {

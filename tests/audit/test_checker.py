@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 
 import checker
 import pytest
@@ -340,6 +341,6 @@ def test_evidence_names_its_lines(history, tmp_path):
     history.finals()
     for event in history.events:
         with open(tmp_path / f"{event['process']}.jsonl", "a") as file:
-            file.write(checker.json.dumps(event) + "\n")
+            file.write(json.dumps(event) + "\n")
     text = checker.report(checker.check(checker.load(tmp_path)))
     assert "lost: 2" in text and "producer.jsonl:2" in text and "reader b.jsonl:2" in text

@@ -283,6 +283,8 @@ class Streamer(Client):
                 until = until or time.monotonic() + NEVER_S
         if self.confirmed:
             self.tell("ok", "end", session=self.session)
+        else:
+            self.shared.failures.append(f"{self.name}: its last stream was never confirmed")
 
     def has_all(self):
         """It has what is kept and was sent since it was confirmed."""
@@ -417,7 +419,8 @@ def until(condition, what):
 
 
 def last_reads(run):
-    """Reads everything from every node until all have the same, with all that was acknowledged."""
+    """Reads everything from every node until all have the same, with all that was acknowledged. Answers
+    that, and what never came to be."""
     reader = Reader(run, "last-reads")
     before = None
 
@@ -432,9 +435,22 @@ def last_reads(run):
         before = first
         return is_settled
 
-    until(all_agree, "all nodes have the same")
+    never = until(all_agree, "all nodes have the same")
     reader.history.close()
-    return before
+    return before, never
+
+
+def unproved(counts, events, replicas):
+    """What there must have been for an audit to say anything, and was not."""
+    had = {
+        "a fault of a node": counts.get("fault kill a node") or counts.get("fault stop a node"),
+        "a fault of a replica": replicas < 3 or any("of the replicas" in what for what in counts),
+        "a stream that came back": counts["resumes"],
+        "a tick on a stream": counts.get("tick ok"),
+        "a stream that had all it needed": counts.get("end ok"),
+        "a read after a position": any(event.get("after") for event in events if event["op"] == "read"),
+    }
+    return [f"there was never {what}" for what, count in had.items() if not count]
 
 
 def counts_of(audit, events):
@@ -461,15 +477,17 @@ def run(region, folder, seed, seconds=SECONDS):
     audit.is_over.set()
     for thread in [*workers, *faults]:
         thread.join(NEVER_S)
-    never = until(lambda: all(node.is_ready() for node in region.nodes.values()), "all nodes are ready")
-    audit.kept = last_reads(audit)
+    unready = until(lambda: all(node.is_ready() for node in region.nodes.values()), "all nodes are ready")
+    audit.kept, unlike = last_reads(audit)
     for thread in streams:
         thread.join(2 * NEVER_S)
     late = [thread.name for thread in [*workers, *faults, *streams] if thread.is_alive()]
     events = checker.load(folder)
     problems = checker.check(events)
-    wrong = [*audit.failures, *([never] if never else []), *(f"{name} does not end" for name in late)]
-    return counts_of(audit, events), "\n".join(wrong + ([checker.report(problems)] if problems else []))
+    counts = counts_of(audit, events)
+    wrong = [*audit.failures, *filter(None, (unready, unlike)), *(f"{name} does not end" for name in late)]
+    wrong += unproved(counts, events, region.cassandra.replicas)
+    return counts, "\n".join(wrong + ([checker.report(problems)] if problems else []))
 
 
 def main():

@@ -24,6 +24,12 @@ fn faketime() -> &'static str {
     library
 }
 
+/// What shifts the wall clock of a node.
+pub fn shifted(by: &str) -> Vec<(String, String)> {
+    let variables = [("LD_PRELOAD", faketime()), ("FAKETIME", by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
 #[tokio::test]
 async fn clocks_do_not_matter() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -31,11 +37,7 @@ async fn clocks_do_not_matter() {
     let mut want_trades = Vec::new();
     let mut posted: Vec<Vec<Value>> = Vec::new();
     for (round, shift) in ["+10m", "-10m", "+0", "-10m", "+10m"].into_iter().enumerate() {
-        node.environment = vec![
-            ("LD_PRELOAD".into(), faketime().into()),
-            ("FAKETIME".into(), shift.into()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
-        ];
+        node.environment = shifted(shift);
         node.start().await;
         let first = u64::try_from(round).expect("few") * 50;
         let ticks: Vec<Value> = (first..first + 50)

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
@@ -13,6 +14,8 @@ use crate::node::{Node, answer, quote, trade};
 
 const KILLS: usize = 100;
 const PRODUCERS: usize = 4;
+/// Of a Position: that of a hundred tapes has more than 1,000.
+const CURSOR_BYTES_MAX: u64 = 500;
 const FIRST_TIME: i64 = 1_704_292_200_000_000_000;
 
 /// What the producers know: of each symbol, which ticks were sent, and which of them acknowledged.
@@ -97,7 +100,9 @@ async fn check(node: &Node, ledger: &Ledger, when: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn ledger_kill9() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut node = Node::new(folder.path(), &["--set", "history.linger_ms=300"]);
+    // A tape that has ended is to leave the cursors soon, while others end.
+    let sets = ["--set", "history.linger_ms=300", "--set", "tape.retire_after_ms=1000"];
+    let mut node = Node::new(folder.path(), &sets);
     let seed = 20_260_101;
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
     let ledger = Arc::new(Mutex::new(Ledger::default()));
@@ -134,6 +139,16 @@ async fn ledger_kill9() {
     }
     node.start().await;
     check(&node, &*ledger.lock().await, "at the end").await;
+    // Of a hundred tapes that have ended, cursors soon name few.
+    let mut bytes = u64::MAX;
+    let short = async {
+        while bytes > CURSOR_BYTES_MAX {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            bytes = node.status().await["position_bytes"].as_u64().expect("a count");
+        }
+    };
+    let is_short = tokio::time::timeout(Duration::from_secs(120), short).await.is_ok();
+    assert!(is_short, "a cursor has {bytes} bytes");
     let acked: usize = ledger.lock().await.acked.values().map(BTreeSet::len).sum();
     assert!(acked > KILLS, "only {acked} ticks were acknowledged");
     assert_eq!(node.stop().await, Some(0));

@@ -229,6 +229,14 @@ impl Node {
         Some(value.parse().expect("a number"))
     }
 
+    /// How far the node follows each tape, and how far the history of each region is.
+    pub async fn status(&self) -> Value {
+        let request = self.client.get(format!("{}/v1/status", self.admin));
+        let got = answer(request.bearer_auth(self.admin_token())).await;
+        assert_eq!(got.status, 200, "{}", got.json);
+        got.json
+    }
+
     /// A GET with the reading key.
     pub async fn get(&self, path: &str) -> Answer {
         let request = self.client.get(format!("{}{path}", self.http));

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::clocks;
 use crate::cluster::Cluster;
 use crate::node::{Node, answer, trade};
 use crate::redis_server::RedisServer;
@@ -216,6 +218,83 @@ async fn a_killed_node_is_replaced() {
         audited(node, &produced).await;
     }
     region.stop().await;
+}
+
+/// One of two nodes hangs for 30 s in the middle of its appends: the other takes its shards over
+/// meanwhile, and when it goes on there are two that may have written them. Nothing is lost or twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_is_replaced_and_comes_back() {
+    let region = Region::start(stack::cluster(), "hangs", 2, &["history.linger_ms=300"]).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let ends = Arc::clone(&stop);
+    let [hung, other] = region.nodes.as_slice() else { panic!("two nodes") };
+    let pid = hung.pid().expect("it runs");
+    let hang = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        kill_process(pid, Signal::STOP).expect("it is stopped");
+        let goes_on = tokio::time::Instant::now() + Duration::from_secs(30);
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        ends.store(true, Ordering::Relaxed);
+        let kept = async {
+            while other.metric("tapeline_history_unkept_ticks").await.expect("a metric") > 0.0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let is_kept = tokio::time::timeout(NEVER, kept).await.is_ok();
+        tokio::time::sleep_until(goes_on).await;
+        kill_process(pid, Signal::CONT).expect("it goes on");
+        assert!(is_kept, "the shards of the node that hangs are nobody's");
+    };
+    let (produced, ()) = futures::future::join(produced(&region.nodes, 6, &stop), hang).await;
+    for node in &region.nodes {
+        audited(node, &produced).await;
+    }
+    region.stop().await;
+}
+
+/// The clock of one of two nodes is five minutes off, ahead or behind: both serve what either takes, and
+/// write it into blocks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_off() {
+    for by in ["+5m", "-5m"] {
+        let plain =
+            stack::environment_on(stack::cluster(), 1, if by.starts_with('+') { "ahead" } else { "behind" });
+        stack::migrate(plain.clone()).await;
+        let off: Vec<_> = plain.iter().cloned().chain(clocks::shifted(by)).collect();
+        let sets = ["live.heartbeat_ms=100", "history.linger_ms=300"];
+        let region = Region::of(vec![plain, off], &sets).await;
+        let mut streams = Vec::new();
+        for node in &region.nodes {
+            let wanted = json!({"trades": ["CLOCK"]});
+            streams.push(Client::subscribe(&Door::of(node), Pipe::Wide, "?ext=1", &wanted).await);
+        }
+        for id in 1..=40 {
+            let node = &region.nodes[usize::try_from(id % 2).expect("one or none")];
+            let key = format!("clock-{id}");
+            assert_eq!(node.post_ticks(&ticks("CLOCK", id..=id), "", Some(&key)).await.status, 200, "{by}");
+            // Again on the other one: the same request, whatever the time.
+            let other = &region.nodes[usize::try_from((id + 1) % 2).expect("one or none")];
+            assert_eq!(other.post_ticks(&ticks("CLOCK", id..=id), "", Some(&key)).await.status, 200, "{by}");
+        }
+        for stream in &mut streams {
+            stream.until("each tick", |client| client.ids.len() >= 40).await;
+            let mut ids = stream.ids.clone();
+            ids.sort_unstable();
+            assert_eq!(ids, (1..=40).collect::<Vec<_>>(), "{by}: each once");
+        }
+        for node in &region.nodes {
+            let kept = async {
+                while node.metric("tapeline_history_unkept_ticks").await.expect("a metric") > 0.0 {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            assert!(tokio::time::timeout(NEVER, kept).await.is_ok(), "{by}: a shard is nobody's");
+            assert_eq!(numbers(&node.history("trades", "CLOCK", "").await), (1..=40).collect::<Vec<_>>());
+            let latest = node.get("/v2/stocks/CLOCK/trades/latest").await.json;
+            assert_eq!(latest["trade"]["i"], 40, "{by}: {latest}");
+        }
+        region.stop().await;
+    }
 }
 
 /// The database is killed under load and comes back: nothing that was acknowledged is lost, nothing is

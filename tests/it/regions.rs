@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cluster::Cluster;
-use crate::node::{Node, answer};
+use crate::node::Node;
 use crate::region::{Region, numbers, request, ticks};
 use crate::stack;
 use crate::subscriber::{Client, Door, Pipe};
@@ -38,14 +38,6 @@ async fn has(node: &Node, symbol: &str, ids: std::ops::RangeInclusive<u64>) {
     if tokio::time::timeout(NEVER, whole).await.is_err() {
         panic!("{symbol} is {} of {} trades: {}", found.len(), wanted.len(), node.log());
     }
-}
-
-/// What a node tells about all tapes and regions.
-async fn status(node: &Node) -> Value {
-    let request = node.client.get(format!("{}/v1/status", node.admin));
-    let got = answer(request.bearer_auth(node.admin_token())).await;
-    assert_eq!(got.status, 200, "{}", got.json);
-    got.json
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -82,18 +74,21 @@ async fn what_one_region_takes_the_other_serves() {
         }
     };
     assert!(tokio::time::timeout(NEVER, known).await.is_ok(), "the other region never hears of it");
-    regions.stop().await;
+    // What all regions have is not lost with the one that took it.
+    assert_eq!(eu.post_ticks(&ticks("BOTH", 71..=80), "?ack=global", None).await.status, 200);
+    tokio::task::block_in_place(|| cluster.ask("kill 1"));
+    has(us, "BOTH", 1..=80).await;
 }
 
 /// The datacenter of one region is gone, and nothing of what the other writes is kept for it: that one
-/// goes on, and says of a request for all regions what is true. When it is back, its node fetches
-/// what it lacks from where it was written: streams there have each tick, once and in order.
+/// goes on, also with another tape, and says of a request for all regions what is true. When it is back,
+/// its node fetches what it lacks from where it was written: streams there have each tick, once and in order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_region_that_is_cut_off() {
     let cluster = Cluster::start(&["--datacenters", "dc1=1,dc2=1"]);
     let ask = |line: &'static str| tokio::task::block_in_place(|| cluster.ask(line));
     let sets = ["live.heartbeat_ms=100", "history.linger_ms=300", "cassandra.request_ms=1000"];
-    let regions = two_regions(&cluster, "cut", &sets).await;
+    let mut regions = two_regions(&cluster, "cut", &sets).await;
     let [eu, us] = regions.nodes.as_slice() else { panic!("two nodes") };
     ask("nodetool 1 disablehandoff");
     let mut there = Client::subscribe(&Door::of(us), Pipe::Wide, "?ext=1", &json!({"trades": ["CUT"]})).await;
@@ -109,9 +104,14 @@ async fn a_region_that_is_cut_off() {
     has(eu, "CUT", 1..=50).await;
     let refused = us.post_ticks(&ticks("US", 1..=1), "", Some("us")).await;
     assert_eq!(refused.status, 503, "{}", refused.json);
+    // A tape that the other region has never heard of.
+    assert_eq!(regions.nodes[0].stop().await, Some(0), "{}", regions.nodes[0].log());
+    regions.nodes[0].start().await;
+    let [eu, us] = regions.nodes.as_slice() else { panic!("two nodes") };
+    assert_eq!(eu.post_ticks(&ticks("CUT", 51..=60), "", None).await.status, 200);
     ask("start 2");
-    there.until("what came while it was away", |client| client.ids.len() == 50).await;
-    assert_eq!(there.ids, (1..=50).collect::<Vec<_>>());
+    has(us, "CUT", 1..=60).await;
+    there.until("what came while it was away", |client| client.ids.len() == 60).await;
     assert_eq!(there.gaps, 0, "nothing was lost");
     let again = async {
         while us.post_ticks(&ticks("US", 1..=1), "", Some("us")).await.status != 200 {
@@ -122,11 +122,14 @@ async fn a_region_that_is_cut_off() {
         }
     };
     assert!(tokio::time::timeout(NEVER, again).await.is_ok(), "it does not go on: {}", us.log());
+    assert_eq!(eu.post_ticks(&ticks("CUT", 61..=61), "", None).await.status, 200);
+    there.until("what came after it was back", |client| client.ids.contains(&61)).await;
+    assert_eq!(there.ids, (1..=61).collect::<Vec<_>>(), "each once and in order");
     for node in &regions.nodes {
-        has(node, "CUT", 1..=50).await;
+        has(node, "CUT", 1..=61).await;
         has(node, "US", 1..=1).await;
         let is_even = async {
-            while status(node).await["tapes"]
+            while node.status().await["tapes"]
                 .as_array()
                 .expect("tapes")
                 .iter()
@@ -135,7 +138,7 @@ async fn a_region_that_is_cut_off() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        assert!(tokio::time::timeout(NEVER, is_even).await.is_ok(), "it lags: {}", status(node).await);
+        assert!(tokio::time::timeout(NEVER, is_even).await.is_ok(), "it lags: {}", node.status().await);
     }
     regions.stop().await;
 }

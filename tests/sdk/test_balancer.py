@@ -62,7 +62,7 @@ def test_requests_go_on_when_a_node_is_killed(region):
 
     with Sdk("go", door, "") as go:
         for name, node in region.nodes.items():
-            askers = [threading.Thread(target=ask_often, args=(ask,)) for ask in given]
+            askers = [threading.Thread(target=ask_often, args=(ask,), daemon=True) for ask in given]
             for answers in given.values():
                 answers.clear()
             killed.clear()
@@ -72,7 +72,8 @@ def test_requests_go_on_when_a_node_is_killed(region):
             node.kill()
             killed.set()
             for asker in askers:
-                asker.join()
+                asker.join(120)
+            assert not any(asker.is_alive() for asker in askers), "a request that never ends"
             assert [one for one in lost if one[0]] == [], f"begun after {name} was killed, and lost"
             assert len(lost) <= len(askers), lost
             for ask, answers in given.items():
@@ -105,8 +106,9 @@ def test_streams_come_back_through_the_balancer(region):
 
         def again():
             """Posts until every stream has what was posted last, which says that all are back."""
-            number = post()
-            time.sleep(0.2)
+            number, patience = post(), time.monotonic() + 5
+            while not all_get(number) and time.monotonic() < patience:
+                time.sleep(0.05)
             return all_get(number)
 
         for name, node in region.nodes.items():

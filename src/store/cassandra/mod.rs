@@ -166,6 +166,22 @@ impl CassandraStore {
         )))
     }
 
+    /// Has each region know a tape, by its row: frames of a tape that it does not know are no use to it.
+    async fn tell_all(
+        &self,
+        home: &str,
+        statements: &RecordStatements,
+        tape: TapeId,
+    ) -> Result<(), StoreError> {
+        // A writer's row is there before its first frame.
+        if let Some(row) = self.get(Space::Tapes, home, &tape.to_string()).await? {
+            let ttl = self.life(Space::Tapes, &row.body);
+            statements.put(&self.cluster, Space::Tapes, home, &row, ttl, Reach::All).await?;
+            self.tapes.is_told_to_all(tape);
+        }
+        Ok(())
+    }
+
     fn life(&self, space: Space, body: &[u8]) -> u32 {
         let life = match space {
             Space::Tapes => self.lives.tapes,
@@ -204,8 +220,11 @@ impl Store for CassandraStore {
             Reach::Region | Reach::All => self.layout.region.clone(),
             Reach::Home => self.home(frame.tape).await?,
         };
-        let statements = &self.of_region(&home)?.tapes;
-        self.tapes.append(&self.cluster, statements, &frame, reach).await
+        let statements = self.of_region(&home)?;
+        if reach == Reach::All && !self.tapes.is_known_to_all(frame.tape) {
+            self.tell_all(&home, &statements.records, frame.tape).await?;
+        }
+        self.tapes.append(&self.cluster, &statements.tapes, &frame, reach).await
     }
 
     async fn frames(
@@ -284,7 +303,7 @@ impl Records for CassandraStore {
         space.check_put()?;
         let ttl = self.life(space, &record.body);
         let statements = &self.of_region(&self.layout.region)?.records;
-        statements.put(&self.cluster, space, part, &record, ttl).await
+        statements.put(&self.cluster, space, part, &record, ttl, Reach::Region).await
     }
 
     async fn put_if(

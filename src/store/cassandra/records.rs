@@ -6,7 +6,7 @@ use scylla::statement::prepared::PreparedStatement;
 
 use super::errors;
 use super::session::{Cluster, Mode};
-use crate::store::{Record, Space, StoreError};
+use crate::store::{Reach, Record, Space, StoreError};
 
 /// The statements of one datacenter.
 pub(super) struct RecordStatements {
@@ -14,6 +14,7 @@ pub(super) struct RecordStatements {
     get_agreed: PreparedStatement,
     scan: PreparedStatement,
     put: PreparedStatement,
+    put_all: PreparedStatement,
     insert_if: PreparedStatement,
     update_if: PreparedStatement,
 }
@@ -51,6 +52,7 @@ impl RecordStatements {
             get_agreed,
             scan: cluster.prepare(datacenter, &scan, Mode::Read).await?,
             put: cluster.prepare(datacenter, &put, Mode::Write).await?,
+            put_all: cluster.prepare(datacenter, &put, Mode::WriteAll).await?,
             insert_if: cluster.prepare(datacenter, &insert_if, Mode::Agree).await?,
             update_if: cluster.prepare(datacenter, &update_if, Mode::Agree).await?,
         })
@@ -95,11 +97,13 @@ impl RecordStatements {
         part: &str,
         record: &Record,
         ttl_s: u32,
+        reach: Reach,
     ) -> Result<(), StoreError> {
         let (version, ttl) = (signed(record.version)?, ttl(ttl_s));
         let body = record.body.as_ref();
         let values = (space.name(), part, &record.key, version, body, version, ttl);
-        cluster.write("a record", &self.put, values).await
+        let statement = if reach == Reach::All { &self.put_all } else { &self.put };
+        cluster.write("a record", statement, values).await
     }
 
     pub(super) async fn put_if(

@@ -72,7 +72,7 @@ pub(super) enum Mode {
 /// A session, and profiles by datacenter.
 pub(super) struct Cluster {
     session: Session,
-    profiles: BTreeMap<String, [ExecutionProfileHandle; 2]>,
+    profiles: BTreeMap<String, [ExecutionProfileHandle; 3]>,
     /// What speaks.
     pub(super) dialect: Dialect,
 }
@@ -93,14 +93,15 @@ impl Cluster {
         for (region, placement) in &layout.regions {
             let rack = options.rack.as_deref().filter(|_| *region == layout.region);
             profiles.entry(placement.datacenter.clone()).or_insert_with(|| {
-                [true, false].map(|is_read| profile(&placement.datacenter, rack, options, is_read))
+                [Mode::Read, Mode::Write, Mode::WriteAll]
+                    .map(|mode| profile(&placement.datacenter, rack, options, mode))
             });
         }
         let own = layout
             .regions
             .get(&layout.region)
             .ok_or_else(|| StoreError::invalid(format!("region {:?} has no datacenter", layout.region)))?;
-        let default = profiles.get(&own.datacenter).map(|[read, _]| read.clone());
+        let default = profiles.get(&own.datacenter).map(|[read, ..]| read.clone());
         let tls = options.ca.as_deref().map(tls).transpose()?;
         let mut builder = SessionBuilder::new()
             .known_nodes(&options.nodes)
@@ -169,7 +170,11 @@ impl Cluster {
             .await
             .map_err(|error| StoreError::invalid(format!("the statement {text:?}: {error}")))?;
         let profiles = self.profiles.get(datacenter);
-        let profile = profiles.map(|[read, write]| if mode == Mode::Read { read } else { write });
+        let profile = profiles.map(|[read, write, write_all]| match mode {
+            Mode::Read => read,
+            Mode::Write | Mode::Agree => write,
+            Mode::WriteAll => write_all,
+        });
         prepared.set_execution_profile_handle(profile.cloned());
         prepared.set_is_idempotent(mode != Mode::Agree);
         prepared.set_consistency(if mode == Mode::WriteAll {
@@ -256,7 +261,7 @@ fn profile(
     datacenter: &str,
     rack: Option<&str>,
     options: &CassandraOptions,
-    is_read: bool,
+    mode: Mode,
 ) -> ExecutionProfileHandle {
     let policy = DefaultPolicy::builder().token_aware(true).permit_dc_failover(false);
     let policy = match rack {
@@ -268,12 +273,13 @@ fn profile(
         .serial_consistency(Some(SerialConsistency::LocalSerial))
         .request_timeout(Some(options.request))
         .load_balancing_policy(policy.build());
-    // Of a write too: it is the same row, and whichever coordinator says Ok has a quorum.
+    // Of a write too: it is the same row, and whichever coordinator says Ok has a quorum. What waits for
+    // other regions is no sign of a slow node.
     let hedge = SimpleSpeculativeExecutionPolicy { max_retry_count: 1, retry_interval: options.hedge };
     let hedge: Option<Arc<dyn SpeculativeExecutionPolicy>> =
-        if options.hedge.is_zero() { None } else { Some(Arc::new(hedge)) };
+        if options.hedge.is_zero() || mode == Mode::WriteAll { None } else { Some(Arc::new(hedge)) };
     let builder = builder.speculative_execution_policy(hedge);
-    let builder = if is_read {
+    let builder = if mode == Mode::Read {
         builder.retry_policy(Arc::new(DefaultRetryPolicy::new()))
     } else {
         builder.retry_policy(Arc::new(FallthroughRetryPolicy::new()))

@@ -62,9 +62,13 @@ impl TapeStatements {
 /// Tapes, and what is known of them.
 pub(super) struct Tapes {
     appending: Semaphore,
+    /// The same for all regions, of which one may be slow.
+    spreading: Semaphore,
     append_bytes_max: usize,
     /// Rows of the directory that this process has written, and whether for all regions.
     chunks: Known<(TapeId, u64, bool)>,
+    /// Tapes that each region has the row of.
+    told: Known<TapeId>,
     /// The regions of tapes.
     homes: Mutex<HashMap<TapeId, String>>,
 }
@@ -72,18 +76,30 @@ pub(super) struct Tapes {
 impl Tapes {
     pub(super) fn new(append_bytes_max: usize) -> Self {
         let permits = append_bytes_max.div_ceil(PERMIT_BYTES);
-        let appending = Semaphore::new(permits.min(Semaphore::MAX_PERMITS));
-        Self { appending, append_bytes_max, chunks: Known::new(KNOWN_MAX), homes: Mutex::default() }
+        let [appending, spreading] = [(); 2].map(|()| Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let (chunks, told) = (Known::new(KNOWN_MAX), Known::new(KNOWN_MAX));
+        Self { appending, spreading, append_bytes_max, chunks, told, homes: Mutex::default() }
     }
 
     #[cfg(test)]
     pub(super) fn forget(&self) {
         self.chunks.clear();
+        self.told.clear();
     }
 
     /// The region of a tape, where it is known.
     pub(super) fn home(&self, tape: TapeId) -> Option<String> {
         self.homes.lock().get(&tape).cloned()
+    }
+
+    /// Whether each region has the row of a tape.
+    pub(super) fn is_known_to_all(&self, tape: TapeId) -> bool {
+        self.told.has(&tape)
+    }
+
+    /// Each region has the row of a tape.
+    pub(super) fn is_told_to_all(&self, tape: TapeId) {
+        self.told.add(tape);
     }
 
     /// Remembers the region of a tape.
@@ -103,7 +119,9 @@ impl Tapes {
         reach: Reach,
     ) -> Result<(), StoreError> {
         let permits = u32::try_from(frame.body.len().div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX);
-        let Ok(_permit) = self.appending.try_acquire_many(permits) else {
+        let is_for_all = reach == Reach::All;
+        let budget = if is_for_all { &self.spreading } else { &self.appending };
+        let Ok(_permit) = budget.try_acquire_many(permits) else {
             let most = self.append_bytes_max;
             return Err(StoreError::refused(format!(
                 "{most} bytes of frames are being appended, the most that cassandra.append_bytes_max allows"
@@ -111,7 +129,6 @@ impl Tapes {
         };
         let (tape, chunk, seq) = (number(frame.tape), chunk_of(frame.seq), signed(frame.seq));
         let TapeStatements { insert, insert_all, insert_chunk, insert_chunk_all, .. } = statements;
-        let is_for_all = reach == Reach::All;
         let (insert, insert_chunk) =
             if is_for_all { (insert_all, insert_chunk_all) } else { (insert, insert_chunk) };
         if !self.chunks.has(&(frame.tape, chunk, is_for_all)) {

@@ -1,31 +1,26 @@
 //! Requests that are answered when each region has their ticks: which frames they wait for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, join_all};
 
 use crate::market::RequestKey;
-use crate::tape::Frame;
+use crate::tape::{Frame, Token};
 
 /// A frame on its way into all regions; true when each of them has it.
 pub(super) type Spreading = Shared<BoxFuture<'static, bool>>;
 
-/// The requests that wait, and the frames that hold ticks of them.
+/// The callers that wait, by their request: a repetition may come before the first is answered. Each
+/// with the frames that hold ticks of that request and were acknowledged since it waits: its own are
+/// among them.
 #[derive(Default)]
-pub(super) struct Everywhere(HashMap<RequestKey, Waiting>);
-
-#[derive(Default)]
-struct Waiting {
-    /// Who has sent the request and is not answered; a repetition may come before that.
-    callers: usize,
-    frames: Vec<Spreading>,
-}
+pub(super) struct Everywhere(HashMap<RequestKey, Vec<(Token, Vec<Spreading>)>>);
 
 impl Everywhere {
-    /// One more caller waits for a request.
-    pub(super) fn wait(&mut self, request: RequestKey) {
-        self.0.entry(request).or_default().callers += 1;
+    /// A caller waits for a request.
+    pub(super) fn wait(&mut self, request: RequestKey, caller: Token) {
+        self.0.entry(request).or_default().push((caller, Vec::new()));
     }
 
     /// Whether a frame that this region has holds ticks that others must have too.
@@ -35,23 +30,23 @@ impl Everywhere {
 
     /// Such a frame is on its way.
     pub(super) fn spreads(&mut self, frame: &Frame, spreading: &Spreading) {
-        let mut requests: Vec<_> = frame.pieces.iter().map(|piece| piece.request).collect();
-        requests.sort_unstable();
-        requests.dedup();
+        let requests: BTreeSet<RequestKey> = frame.pieces.iter().map(|piece| piece.request).collect();
         for request in requests {
-            if let Some(waiting) = self.0.get_mut(&request) {
-                waiting.frames.push(spreading.clone());
+            for (_, frames) in self.0.get_mut(&request).into_iter().flatten() {
+                frames.push(spreading.clone());
             }
         }
     }
 
-    /// A caller's request is whole in this region; answers whether it is in all, once that is known.
-    pub(super) fn end(&mut self, request: RequestKey) -> BoxFuture<'static, bool> {
+    /// A caller's request is whole in this region, or refused; answers whether it is in all, once that
+    /// is known.
+    pub(super) fn end(&mut self, request: RequestKey, caller: Token) -> BoxFuture<'static, bool> {
         let mut frames = Vec::new();
-        if let Some(waiting) = self.0.get_mut(&request) {
-            waiting.callers -= 1;
-            frames.clone_from(&waiting.frames);
-            if waiting.callers == 0 {
+        if let Some(callers) = self.0.get_mut(&request) {
+            if let Some(at) = callers.iter().position(|(token, _)| *token == caller) {
+                (_, frames) = callers.swap_remove(at);
+            }
+            if callers.is_empty() {
                 self.0.remove(&request);
             }
         }
@@ -96,21 +91,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_waits_for_each_of_its_frames_and_no_other() {
+    async fn a_caller_waits_for_the_frames_since_it_came_and_no_other() {
         let mut waits = Everywhere::default();
         assert!(!waits.needs(&frame(&REQUEST)), "nobody waits");
-        waits.wait(REQUEST[0]);
-        waits.wait(REQUEST[1]);
-        waits.wait(REQUEST[1]);
+        waits.wait(REQUEST[0], Token(1));
+        waits.wait(REQUEST[1], Token(2));
         assert!(waits.needs(&frame(&REQUEST[..1])) && !waits.needs(&frame(&[])));
         waits.spreads(&frame(&REQUEST), &spread(true));
         waits.spreads(&frame(&REQUEST[1..]), &spread(false));
-        assert_eq!(waits.0[&REQUEST[1]].frames.len(), 2, "once a frame");
-        assert!(waits.end(REQUEST[0]).await);
+        assert_eq!(waits.0[&REQUEST[1]][0].1.len(), 2, "once a frame");
+        // The same request comes again before the first is answered.
+        waits.wait(REQUEST[1], Token(3));
+        waits.spreads(&frame(&REQUEST[1..]), &spread(true));
+        assert!(waits.end(REQUEST[0], Token(1)).await);
         assert!(!waits.needs(&frame(&REQUEST[..1])), "it is answered");
-        assert!(!waits.end(REQUEST[1]).await);
-        assert!(waits.needs(&frame(&REQUEST[1..])), "another caller waits for it");
-        assert!(!waits.end(REQUEST[1]).await);
+        assert!(!waits.end(REQUEST[1], Token(2)).await, "one of its frames is not everywhere");
+        assert!(waits.end(REQUEST[1], Token(3)).await, "its own are");
         assert!(waits.0.is_empty());
     }
 }

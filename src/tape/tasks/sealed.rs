@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::seal::{Keyring, SealKey};
 use crate::store::{FrameRow, Record, Space, StoreError, TapeId, record_seal_key};
 use crate::tape::Frame;
+use crate::tape::frame::FRAME_VERSION;
 
 /// What a frame is sealed for.
 #[must_use]
@@ -37,7 +38,7 @@ impl Sealed {
     /// The frame of a row.
     ///
     /// # Errors
-    /// `Corrupt`, naming tape and seq.
+    /// `Corrupt`, naming tape and seq; `Invalid` where a newer program has written it.
     pub fn open_frame(&self, row: &FrameRow) -> Result<Frame, StoreError> {
         let named =
             |why: String| StoreError::corrupt(format!("frame {} of tape {}: {why}", row.seq, row.tape));
@@ -45,6 +46,12 @@ impl Sealed {
             .keyring
             .open(&frame_seal_key(row.tape, row.seq), &row.body)
             .map_err(|error| named(error.to_string()))?;
+        if let Some(version) = payload.first().filter(|version| **version > FRAME_VERSION) {
+            return Err(StoreError::invalid(format!(
+                "frame {} of tape {} is of version {version}, and this program reads version {FRAME_VERSION}: a newer program writes that tape, run it here too",
+                row.seq, row.tape
+            )));
+        }
         let frame = Frame::decode(&payload).map_err(|error| named(error.to_string()))?;
         if (frame.tape, frame.seq) == (row.tape, row.seq) {
             Ok(frame)

@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::market::RequestKey;
 use crate::seal::Keyring;
 use crate::store::faults::{Fault, Faults, Faulty, Operation};
 use crate::store::memory::MemoryStore;
-use crate::store::{At, Reach, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
-use crate::tape::fixtures::{at, region, row};
+use crate::store::{At, FrameRow, Reach, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
+use crate::tape::fixtures::{at, frame, region, row};
 use crate::tape::{
-    BodyHash, Follower, FollowerConfig, Mono, Now, Progress, RETIRED_KEY, RequestConfig, RequestMemory,
-    RetiredList, Rollover, SHARDS, Tail, TailConfig, View, Writer, WriterConfig,
+    BodyHash, Follower, FollowerConfig, Frame, Mono, Now, Progress, RETIRED_KEY, RequestConfig,
+    RequestMemory, RetiredList, Rollover, SHARDS, Tail, TailConfig, TapeRow, Unreadable, View, Writer,
+    WriterConfig, tape_key,
 };
 
 struct Node {
@@ -139,6 +141,37 @@ async fn all_regions_are_waited_for_by_who_asks() {
         assert!(begun.elapsed() < Duration::from_secs(1), "it waited for what it did not ask for");
     });
     assert!(all && begun.elapsed() >= Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+/// A frame of a newer program holds up its tape, by name, and no other one.
+#[tokio::test(start_paused = true)]
+async fn a_tape_of_a_newer_program_is_held_up_by_name() {
+    let node = Node::new();
+    let (newer, key) = (TapeId(9), tape_key(TapeId(9)));
+    let mut payload =
+        Frame { tape: newer, seq: 1, fin: true, ..Frame::clone(&frame(9, 1, 0, &["AAPL"])) }.encode();
+    payload[0] = 2;
+    let body = Keyring::from_secret([7; 32]).seal(&frame_seal_key(newer, 1), &payload);
+    node.store.append(FrameRow { tape: newer, seq: 1, body }, Reach::Region).await.unwrap();
+    let row = node.world.sealed.seal_record(Space::Tapes, "a", &key, 1, &TapeRow::default().encode());
+    node.store.put(Space::Tapes, "a", row).await.unwrap();
+    let view = node.boot().await.unwrap();
+    let (told, stop) = (Arc::new(parking_lot::Mutex::new(Vec::new())), CancellationToken::new());
+    let tell = Arc::clone(&told);
+    let corrupt = Arc::new(move |error: &StoreError| tell.lock().push((error.kind, error.detail.clone())));
+    tokio::spawn(run_view(Arc::clone(&view), node.world.clone(), corrupt, stop.clone()));
+    let writer = node.writer(&view);
+    let appended = append(&writer, 1).await.unwrap();
+    assert!(view.wait_for(&appended.position, Duration::from_secs(5)).await, "others go on");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let (kind, what) = told.lock().first().cloned().unwrap();
+    assert_eq!(kind, StoreErrorKind::Invalid);
+    assert!(what.starts_with("frame 1 of tape 0000000000000009 is of version 2"), "{what}");
+    let unreadable = view.read(|view| view.readable().unwrap_err());
+    assert!(matches!(&unreadable, Unreadable::Newer(why) if *why == what), "{unreadable:?}");
+    let next = view.read(|view| view.follower().position().tapes.get(&newer).map(|progress| progress.next));
+    assert!(next.is_none_or(|next| next == 1), "it was passed: {next:?}");
+    stop.cancel();
 }
 
 /// A region that does not answer keeps no node of another one from starting; the own one does.

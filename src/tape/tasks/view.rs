@@ -16,7 +16,7 @@ use crate::market::Nanos;
 use crate::store::{At, Record, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
 use crate::tape::{
     CodecError, Delivery, FollowerEffect, Frame, GapRow, Mark, Now, RETIRED_KEY, ReadId, Region, RetiredList,
-    SHARDS, ScannedTape, TapeRow, View, WaitToken, parse_shard_key, parse_tape_key,
+    SHARDS, ScannedTape, TapeRow, Unreadable, View, WaitToken, parse_shard_key, parse_tape_key,
 };
 
 /// Rows of one page of a scan of records.
@@ -308,13 +308,14 @@ impl Frames {
         Self { frames, failed: None, first }
     }
 
-    /// What is damaged, where that is why it failed.
+    /// Why it failed, where asking again gives nothing else: it is damaged, or a newer program's.
     fn damage(&self) -> Option<&StoreError> {
-        self.failed.as_ref().filter(|error| error.kind == StoreErrorKind::Corrupt)
+        let stays = |kind| matches!(kind, StoreErrorKind::Corrupt | StoreErrorKind::Invalid);
+        self.failed.as_ref().filter(|error| stays(error.kind))
     }
 }
 
-/// Runs the view's task until it is cancelled. Damage that reads find is told to `corrupt`.
+/// Runs the view's task until it is cancelled. What reads find that cannot be read is told to `corrupt`.
 pub async fn run_view(
     shared: Arc<SharedView>,
     world: ViewWorld,
@@ -438,12 +439,16 @@ impl Task {
         }
     }
 
-    /// A damaged frame is told to health, and to who reads history, for it may be in no block.
+    /// A frame that cannot be read is told to health, and to who reads history, for it may be in no block.
     fn tell_damage(&self, tape: TapeId, read: &Frames) {
         if let Some(error) = read.damage() {
             (self.corrupt)(error);
             let (seq, what) = (read.first, error.detail.clone());
-            self.shared.change(|view, _| view.tape_damaged(tape, seq, what));
+            let why = match error.kind {
+                StoreErrorKind::Invalid => Unreadable::Newer(what),
+                _ => Unreadable::Damaged(what),
+            };
+            self.shared.change(|view, _| view.tape_unreadable(tape, seq, why));
         }
     }
 

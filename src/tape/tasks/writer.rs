@@ -51,6 +51,8 @@ pub struct WriterStatus {
     pub tape: u64,
     /// Its acknowledged prefix.
     pub low: u64,
+    /// Frames that were acknowledged since the start, on all of its tapes.
+    pub acknowledged: u64,
     /// Frames that are sealed and not acknowledged.
     pub unacked: u64,
     /// Bytes of ticks that wait.
@@ -152,6 +154,7 @@ pub fn spawn_writer(writer: Writer, world: WriterWorld) -> WriterHandle {
         world: Arc::new(world),
         waiting: HashMap::new(),
         everywhere: Everywhere::default(),
+        acknowledged: 0,
         draining: Vec::new(),
         jobs: JoinSet::new(),
         status: Arc::clone(&status),
@@ -177,6 +180,7 @@ struct Task {
     world: Arc<WriterWorld>,
     waiting: HashMap<Token, Waiting>,
     everywhere: Everywhere,
+    acknowledged: u64,
     draining: Vec<oneshot::Sender<bool>>,
     jobs: JoinSet<Done>,
     status: Arc<Mutex<WriterStatus>>,
@@ -230,7 +234,7 @@ impl Task {
         match self.writer.offer(batch) {
             Ok(()) => {
                 if let Some(request) = everywhere {
-                    self.everywhere.wait(request);
+                    self.everywhere.wait(request, token);
                 }
                 self.waiting.insert(token, Waiting { everywhere, answer });
             }
@@ -279,6 +283,7 @@ impl Task {
                 self.world.view.change(|view, _| view.set_own(own));
             }
             WriterEffect::Acknowledged(frame) => {
+                self.acknowledged += 1;
                 if self.everywhere.needs(&frame) {
                     self.spread(&frame);
                 }
@@ -311,7 +316,7 @@ impl Task {
 
     fn answer(&mut self, token: Token, answer: Result<WaitToken, AppendError>) {
         if let Some(Waiting { everywhere, answer: waiting }) = self.waiting.remove(&token) {
-            let everywhere = everywhere.map(|request| self.everywhere.end(request));
+            let everywhere = everywhere.map(|request| self.everywhere.end(request, token));
             let _ = waiting.send(answer.map(|position| Appended { position, everywhere }));
         }
     }
@@ -320,6 +325,7 @@ impl Task {
         *self.status.lock() = WriterStatus {
             tape: self.writer.tape().0,
             low: self.writer.low(),
+            acknowledged: self.acknowledged,
             unacked: self.writer.unacked(),
             queued_bytes: self.writer.queued_bytes(),
             stopped: self.writer.stopped().map(str::to_owned),
