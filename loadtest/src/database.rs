@@ -68,7 +68,7 @@ impl Database {
             serde_json::from_str(&line).context("no Cassandra: `make cassandra-env` fetches it")?;
         let address = facts.pointer("/nodes/0").and_then(Value::as_str);
         let address = address.context("the launcher tells no node")?.to_owned();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let connections = NonZeroUsize::new(CONNECTIONS).context("no connections")?;
         let builder = SessionBuilder::new().known_node(&address).pool_size(PoolSize::PerShard(connections));
         let session = runtime.block_on(builder.build())?;
@@ -91,9 +91,8 @@ impl Database {
         Ok(rows.into_rows_result()?.rows::<R>()?.collect::<Result<_, _>>()?)
     }
 
-    /// The bodies of frames of the node's tape that hold ticks, from a seq on until so many bytes are
-    /// there; and the seq behind the last.
-    pub(crate) fn frames(&self, from: i64, bytes_max: usize) -> anyhow::Result<(Vec<Vec<u8>>, i64)> {
+    /// The bodies of frames of the node's tape that hold ticks, from a seq on; and the seq behind the last.
+    pub(crate) fn frames(&self, from: i64) -> anyhow::Result<(Vec<Vec<u8>>, i64)> {
         /// A frame without ticks, which an idle writer appends, is smaller.
         const TICKS_BYTES: usize = 1_024;
         let tapes: Vec<(i64, i64)> =
@@ -103,19 +102,15 @@ impl Database {
         let text = format!(
             "SELECT seq, body FROM {KEYSPACE}.tape WHERE tape = ? AND chunk = ? AND seq >= ? AND seq < ?"
         );
-        let (mut bodies, mut bytes, mut from) = (Vec::new(), 0, from);
-        while bytes < bytes_max {
+        let (mut bodies, mut from) = (Vec::new(), from);
+        loop {
             let chunk = (from - 1) / CHUNK;
             let to = (from + FRAMES).min((chunk + 1) * CHUNK + 1);
             let rows: Vec<(i64, Vec<u8>)> = self.read(&text, (tape, chunk, from, to))?;
-            let Some((last, _)) = rows.last() else { break };
+            let Some((last, _)) = rows.last() else { return Ok((bodies, from)) };
             from = last + 1;
-            for (_, body) in rows.into_iter().filter(|(_, body)| body.len() >= TICKS_BYTES) {
-                bytes += body.len();
-                bodies.push(body);
-            }
+            bodies.extend(rows.into_iter().map(|(_, body)| body).filter(|body| body.len() >= TICKS_BYTES));
         }
-        Ok((bodies, from))
     }
 
     /// Appends these frames, again and again, to a tape of nobody's.

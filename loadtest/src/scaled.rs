@@ -1,7 +1,8 @@
 //! `loadtest cassandra`: a node over a real Cassandra, beside raw loops of the driver over the same one.
 //!
 //! Node and raw loop work in turn, a few seconds each, some rounds of it; all of it, the database
-//! too, on the same processors. The raw loop appends the very frames that the node has appended.
+//! too, on the same processors. The raw loop appends the very frames that the node has appended. Before
+//! each turn both nodes have written what they owe: no blocks of one are at the cost of another.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +24,8 @@ const BATCH: u64 = 1_000;
 const POSTERS: usize = 8;
 /// Nanoseconds from one request to the next where latency is measured.
 const PACE: u64 = 20_000_000;
-/// Frames that the raw loop has in memory.
-const FRAMES_BYTES_MAX: usize = 32 << 20;
+/// How long a node gathers ticks for a block: shorter than of itself, so that it is not waited for long.
+const LINGER: &str = "history.linger_ms=2000";
 /// Ticks of the symbol whose history is read: a page of the largest size.
 const PAGE: u64 = 10_000;
 /// Reads of it.
@@ -108,12 +109,15 @@ pub(crate) fn run(args: &ScaledArgs) -> anyhow::Result<()> {
         format!("cassandra.nodes={}", database.address),
         "cassandra.regions=local=dc1:1".to_owned(),
         format!("cassandra.keyspace={KEYSPACE}"),
+        LINGER.to_owned(),
     ];
     sets.extend(args.sets.iter().cloned());
     migrate(&args.binary, &sets)?;
     database.make_rows()?;
     let node = Node::start(&args.binary, &folder.path().join("node"), &sets, Cores::any())?;
-    let embedded = Node::start(&args.binary, &folder.path().join("embedded"), &args.sets, Cores::any())?;
+    let mut of_embedded = vec![LINGER.to_owned()];
+    of_embedded.extend(args.sets.iter().cloned());
+    let embedded = Node::start(&args.binary, &folder.path().join("embedded"), &of_embedded, Cores::any())?;
     let mut bench = Bench { args: args.clone(), database, node, embedded, next: 1_000_000_001 };
     let mut rows = bench.latency()?;
     rows.extend(bench.throughput()?);
@@ -154,7 +158,8 @@ fn row(number: &'static str, figures: (f64, f64), note: String) -> Row {
     Row { number, name, unit, figures: Some(figures), peer, accept, aim, note }
 }
 
-/// Posts requests of so many trades by as many threads as the work says.
+/// Posts requests of so many trades by as many threads as the work says. The processor's time is up to
+/// where all of it is in blocks.
 fn post(node: &Node, first: u64, batch: u64, work: Work) -> anyhow::Result<Spent> {
     let access = &node.access;
     let head = head_of(access);
@@ -162,12 +167,24 @@ fn post(node: &Node, first: u64, batch: u64, work: Work) -> anyhow::Result<Spent
     let done = by_threads(
         work,
         || Http::connect(access.address),
-        |http, number| {
+        |number| {
             let from = first + number * batch;
-            send(http, &head, &lines((from..from + batch).map(Trade::now)))
+            lines((from..from + batch).map(Trade::now))
         },
+        |http, body| send(http, &head, &body),
     )?;
+    wait_until_kept(access)?;
     Ok(Spent { done, cpu: Cpu::of(node.process.pid()).since(before).all() })
+}
+
+/// Waits until all that a node was given is in blocks.
+fn wait_until_kept(access: &Access) -> anyhow::Result<()> {
+    let until = now() + NEVER;
+    while access.metric("tapeline_history_unkept_ticks").is_none_or(|ticks| ticks > 0.0) {
+        anyhow::ensure!(now() < until, "the keeper does not end");
+        pause(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 fn head_of(access: &Access) -> String {
@@ -196,15 +213,11 @@ impl Bench {
         Ok(spent)
     }
 
-    fn frames_written(&self) -> f64 {
-        self.node.access.metric("tapeline_tape_frames_total").unwrap_or(0.0)
-    }
-
     /// Row 3: one request at a time, at an easy pace.
     fn latency(&mut self) -> anyhow::Result<Vec<Row>> {
         let work = Work { workers: 1, seconds: self.args.seconds, every: PACE };
         self.post(false, BATCH, Work { seconds: 1.0, ..work })?;
-        let frames = Arc::new(self.database.frames(1, FRAMES_BYTES_MAX)?.0);
+        let frames = Arc::new(self.database.frames(1)?.0);
         let (mut posts, mut appends) = (Done::nothing()?, Done::nothing()?);
         for _ in 0..self.args.rounds {
             posts.after(&self.post(false, BATCH, work)?.done)?;
@@ -223,30 +236,26 @@ impl Bench {
     /// Rows 1 and 5: as fast as it goes.
     fn throughput(&mut self) -> anyhow::Result<Vec<Row>> {
         let work = self.work(POSTERS);
-        let (_, from) = self.database.frames(1, usize::MAX)?;
         for is_embedded in [false, true] {
             self.post(is_embedded, BATCH, Work { seconds: 1.0, ..work })?;
         }
+        let (_, mut from) = self.database.frames(1)?;
         let (mut posts, mut appends, mut embedded) = (Spent::nothing()?, Done::nothing()?, Spent::nothing()?);
-        let (mut frames, mut written) = (None, 0.0);
+        let (mut written, mut bytes) = (0, 0);
         for _ in 0..self.args.rounds {
-            let before = self.frames_written();
             posts.after(&self.post(false, BATCH, work)?)?;
-            written += self.frames_written() - before;
-            let frames = match &frames {
-                Some(frames) => frames,
-                None => frames.insert(Arc::new(self.database.frames(from, FRAMES_BYTES_MAX)?.0)),
-            };
-            appends.after(&self.database.append(frames, work)?)?;
+            let frames;
+            (frames, from) = self.database.frames(from)?;
+            anyhow::ensure!(!frames.is_empty(), "the node has appended no frames");
+            written += frames.len();
+            bytes += frames.iter().map(Vec::len).sum::<usize>();
+            appends.after(&self.database.append(&Arc::new(frames), work)?)?;
             embedded.after(&self.post(true, BATCH, work)?)?;
         }
-        let ticks = posts.done.count as f64 * BATCH as f64;
-        let each = ticks / written.max(1.0);
-        let bytes = frames.iter().flat_map(|frames| frames.iter()).map(Vec::len).sum::<usize>();
-        let count = frames.map_or(1, |frames| frames.len().max(1));
+        let each = posts.done.count as f64 * BATCH as f64 / written as f64;
         let note = format!(
             "{written} frames of {each:.0} ticks, {:.1} kB; {} appended raw",
-            bytes as f64 / count as f64 / 1e3,
+            bytes as f64 / written as f64 / 1e3,
             appends.count
         );
         let figures = (posts.done.per_second() * BATCH as f64, appends.per_second() * each);
@@ -283,12 +292,7 @@ impl Bench {
             send(&mut http, &head, &lines((first..first + BATCH).map(trade)))?;
         }
         self.next += PAGE;
-        eprintln!("waiting until history is in blocks");
-        let until = now() + NEVER;
-        while self.node.access.metric("tapeline_history_unkept_ticks").is_none_or(|ticks| ticks > 0.0) {
-            anyhow::ensure!(now() < until, "the keeper does not end");
-            pause(Duration::from_millis(200));
-        }
+        wait_until_kept(&self.node.access)?;
         self.node.kill_and_start(Cores::any())?;
         let (access, mut pages, mut raw) = (&self.node.access, Done::nothing()?, Done::nothing()?);
         let buckets = self.database.buckets("COLD")?;

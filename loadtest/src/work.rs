@@ -77,12 +77,13 @@ impl Done {
     }
 }
 
-/// Does a work by threads, one a worker: `begin` makes what a thread works with, `each` does the
-/// piece of that number.
-pub(crate) fn by_threads<W>(
+/// Does a work by threads, one a worker: `begin` makes what a thread works with, `make` the piece of
+/// that number before the clock begins, and `send` does it.
+pub(crate) fn by_threads<W, P>(
     work: Work,
     begin: impl Fn() -> anyhow::Result<W> + Sync,
-    each: impl Fn(&mut W, u64) -> anyhow::Result<()> + Sync,
+    make: impl Fn(u64) -> P + Sync,
+    send: impl Fn(&mut W, P) -> anyhow::Result<()> + Sync,
 ) -> anyhow::Result<Done> {
     let next = AtomicU64::new(0);
     let (begun, end) = (now(), work.end());
@@ -91,8 +92,9 @@ pub(crate) fn by_threads<W>(
         while now() < end {
             sleep_until(at);
             at = now() + work.every;
+            let piece = make(next.fetch_add(1, Ordering::Relaxed));
             let begun = now();
-            each(&mut with, next.fetch_add(1, Ordering::Relaxed))?;
+            send(&mut with, piece)?;
             done.one(now() - begun)?;
         }
         Ok(done)
@@ -169,6 +171,7 @@ mod tests {
         let done = by_threads(
             work,
             || Ok(()),
+            |number| number,
             |(), number| {
                 seen.lock().unwrap().push(number);
                 Ok(())
