@@ -123,7 +123,9 @@ fn taking(error: TakeError) -> ApiError {
         )
         .with("durable", "region"),
         TakeError::Append(AppendError::Refused(refusal)) => match refusal {
-            TapeRefusal::Full { .. } => ApiError::unavailable("overloaded", message, 1),
+            TapeRefusal::Full { .. } | TapeRefusal::Busy(_) => {
+                ApiError::unavailable("overloaded", message, 1)
+            }
             TapeRefusal::TooLarge { .. } => ApiError::too_large(message).with("reason", "frame_bytes"),
             TapeRefusal::Stopped(_) => ApiError::unavailable("store", message, 5),
             TapeRefusal::Draining => ApiError::unavailable("draining", message, 1),

@@ -22,8 +22,9 @@ use crate::tape::{
     Batch, BodyHash, Frame, Now, Refusal, TapeRow, Token, WaitToken, Writer, WriterEffect, tape_key,
 };
 
-/// Batches that wait for the task itself; the ticks wait in the writer, bounded in bytes.
-const COMMANDS_MAX: usize = 256;
+/// Batches that wait for the task itself: as many clients may ask in one moment, of whom each waits for
+/// its answer. Their ticks are bounded in bytes where they come in.
+const COMMANDS_MAX: usize = 65_536;
 
 /// A request's ticks are durable in this region.
 pub struct Appended {
@@ -98,9 +99,8 @@ impl WriterHandle {
         let token = Token(self.tokens.fetch_add(1, Ordering::Relaxed));
         let (answer, answered) = oneshot::channel();
         let batch = Batch { token, request, body, backfill, atomic, rows };
-        let full = AppendError::Refused(Refusal::Full { queued: self.status().queued_bytes, max: 0 });
         self.commands.try_send(Command { batch, reach, answer }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => full,
+            mpsc::error::TrySendError::Full(_) => AppendError::Refused(Refusal::Busy(COMMANDS_MAX)),
             mpsc::error::TrySendError::Closed(_) => AppendError::Refused(Refusal::Draining),
         })?;
         answered.await.unwrap_or(Err(AppendError::Unknown))

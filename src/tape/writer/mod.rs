@@ -67,6 +67,9 @@ pub enum Refusal {
         /// The limit.
         max: usize,
     },
+    /// As many requests wait for the writer as may: later.
+    #[error("{0} requests wait to be written, as many as may")]
+    Busy(usize),
     /// An atomic request does not fit one frame: never.
     #[error("an atomic request of {bytes} bytes of frame, expected at most {max}")]
     TooLarge {
