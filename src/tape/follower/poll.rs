@@ -56,7 +56,9 @@ impl Follower {
         if state.polling == 0 && state.due <= now.mono {
             if state.is_finished() {
                 state.due = Mono(u64::MAX);
-                state.reached_end = true;
+                // What came last came by another way than a poll: nothing is waited for any more.
+                (state.reached_end, state.is_failing) = (true, false);
+                (state.hole_since, state.missing_since) = (None, None);
             } else {
                 let full = self.held_bytes >= self.config.held_bytes_max && self.config.held_full_stops;
                 let ranges = poll_ranges(state, self.config.read_seqs_max, full);

@@ -201,6 +201,28 @@ fn a_retired_tape_is_left_out_only_where_it_equals_its_entry() {
 }
 
 #[test]
+fn a_tape_that_ends_while_it_cannot_be_read_waits_for_nothing() {
+    let mut follower = follower();
+    let last = Frame { fin: true, ..Frame::clone(&frame(9, 3, 2, &[])) };
+    follower.accept(frame(9, 1, 0, &[]), at(0));
+    follower.accept(Arc::new(last), at(0));
+    let why = |follower: &Follower, ms| follower.standings(Mono(ms))[0].why();
+    let fail = |follower: &mut Follower, ms| {
+        for (id, _, _) in reads(&follower.poll(at(ms))) {
+            follower.read_done(id, None, at(ms));
+        }
+    };
+    fail(&mut follower, 10);
+    assert!(why(&follower, 20).unwrap().contains("the store does not answer"));
+    assert_eq!(follower.status(Mono(20)).holes, 1);
+    // What is missing comes by another way, so that nothing is left to read.
+    follower.accept(frame(9, 2, 1, &[]), at(30));
+    fail(&mut follower, 10_000);
+    assert_eq!(why(&follower, 10_000), None);
+    assert_eq!(follower.status(Mono(10_000)).holes, 0);
+}
+
+#[test]
 fn silent_tapes_of_the_own_region_are_retired_together() {
     let config = FollowerConfig::new(region("a"), vec![region("a")]);
     let mut follower = Follower::new(config, Box::new(|| 77), at(0));
