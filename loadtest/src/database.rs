@@ -55,10 +55,8 @@ impl Drop for Database {
 impl Database {
     /// Starts it with durable writes (`commitlog_sync: group`), and connects.
     pub(crate) fn start(launcher: &Path) -> anyhow::Result<Self> {
-        let own = std::process::id();
-        let net = format!("127.{}.{}", 192 + own % 60, own / 60 % 256);
         let mut command = Command::new(launcher);
-        command.args(["--net", &net, "--heap", "1g"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(["--heap", "1g"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let started = command.spawn();
         let mut process = started.with_context(|| format!("{} does not start", launcher.display()))?;
         let pipe = process.stdin.take();
@@ -181,7 +179,8 @@ impl Database {
         Ok((bytes, now() - begun))
     }
 
-    /// Runs statements by number.
+    /// Runs statements by number, as [`crate::work::by_threads`] does pieces. Tasks, and no threads that
+    /// wait for each other: the raw loop is to cost as little as it can.
     fn run<F>(
         &self,
         work: Work,

@@ -119,7 +119,7 @@ pub(crate) fn run(args: &ScaledArgs) -> anyhow::Result<()> {
     of_embedded.extend(args.sets.iter().cloned());
     let embedded = Node::start(&args.binary, &folder.path().join("embedded"), &of_embedded, Cores::any())?;
     let mut bench = Bench { args: args.clone(), database, node, embedded, next: 1_000_000_001 };
-    let mut rows = bench.latency()?;
+    let mut rows = vec![bench.latency()?];
     rows.extend(bench.throughput()?);
     rows.push(bench.singles()?);
     rows.push(bench.history()?);
@@ -214,7 +214,7 @@ impl Bench {
     }
 
     /// Row 3: one request at a time, at an easy pace.
-    fn latency(&mut self) -> anyhow::Result<Vec<Row>> {
+    fn latency(&mut self) -> anyhow::Result<Row> {
         let work = Work { workers: 1, seconds: self.args.seconds, every: PACE };
         self.post(false, BATCH, Work { seconds: 1.0, ..work })?;
         let frames = Arc::new(self.database.frames(1)?.0);
@@ -230,7 +230,7 @@ impl Bench {
             posts.ms(0.5),
             appends.ms(0.5)
         );
-        Ok(vec![row("3", (posts.ms(0.99), appends.ms(0.99)), note)])
+        Ok(row("3", (posts.ms(0.99), appends.ms(0.99)), note))
     }
 
     /// Rows 1 and 5: as fast as it goes.

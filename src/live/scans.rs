@@ -76,7 +76,7 @@ impl Scans {
     /// Frames of a range, ascending, the first of them or more; none where there are none.
     ///
     /// # Errors
-    /// `Unknown`, `Corrupt`.
+    /// `Unknown`; `Invalid` where a newer program has written the first.
     pub async fn read(
         &self,
         tape: TapeId,
@@ -94,9 +94,9 @@ impl Scans {
         for row in rows {
             match self.sealed.open_frame(&row) {
                 Ok(frame) => frames.push(Arc::new(frame)),
-                // It may be read later, by a newer program.
+                // A newer program reads it: no gap.
                 Err(error) if error.kind == StoreErrorKind::Invalid && frames.is_empty() => {
-                    return Err(StoreError::refused(error.detail));
+                    return Err(error);
                 }
                 // What comes before it is given; asked for again and again a damaged one becomes a gap.
                 Err(error) => {

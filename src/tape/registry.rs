@@ -1,7 +1,7 @@
 //! Rows of the registry of tapes: part = region, key = tape id in hexadecimal.
 //!
-//! A tape's row is durable before its first frame and put again, hourly or more often (time to live 4 days), so
-//! that it outlives the frames (48 hours).
+//! A tape's row is durable before its first frame and put again, hourly or more often (time to
+//! live 4 days), so that it outlives the frames (48 hours).
 
 use super::codec::{CodecError, Fields, put_text, put_varint, version};
 use crate::store::TapeId;

@@ -68,7 +68,7 @@ pub struct View {
     caught_up: bool,
     /// Tapes with a frame that cannot be read: the lowest seq it may have, and what is wrong.
     /// Of tapes with a frame that cannot be read: the lowest seq it may have, and why not.
-    damaged: BTreeMap<TapeId, (u64, Unreadable)>,
+    unreadable: BTreeMap<TapeId, (u64, Unreadable)>,
 }
 
 impl View {
@@ -85,7 +85,7 @@ impl View {
             covered: BTreeMap::new(),
             delivered: Vec::new(),
             caught_up: false,
-            damaged: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
         }
     }
 
@@ -231,7 +231,7 @@ impl View {
     /// A frame of a tape cannot be read: the lowest seq it may have, and why not. It is told until
     /// the tape is followed beyond it.
     pub fn tape_unreadable(&mut self, tape: TapeId, seq: u64, why: Unreadable) {
-        self.damaged.insert(tape, (seq, why));
+        self.unreadable.insert(tape, (seq, why));
     }
 
     /// Whether the tail and blocks together hold all that was followed, and all that was there
@@ -240,7 +240,7 @@ impl View {
     /// # Errors
     /// [`Unreadable`].
     pub fn readable(&self) -> Result<(), Unreadable> {
-        if let Some((_, why)) = self.damaged.values().next() {
+        if let Some((_, why)) = self.unreadable.values().next() {
             return Err(why.clone());
         }
         if !self.caught_up {
@@ -301,7 +301,7 @@ impl View {
             self.delivered.push(self.requests.deliver(&frame, now.mono));
         }
         self.caught_up = self.caught_up || self.follower.caught_up();
-        self.damaged.retain(|tape, (seq, _)| {
+        self.unreadable.retain(|tape, (seq, _)| {
             self.tail.has_shed(*tape, *seq)
                 || self.follower.own_progress(*tape).is_some_and(|own| own.next <= *seq)
         });

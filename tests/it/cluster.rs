@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A cluster of `scripts/cassandra`; it ends with the pipe to it, however this process ends.
 pub struct Cluster {
@@ -17,17 +16,8 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster with these words for the launcher.
     pub fn start(words: &[&str]) -> Self {
-        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
-        // Processes that test at once have addresses of their own, and so has each of their clusters.
-        let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let net = format!(
-            "127.{}.{}",
-            64 + std::process::id() % 64,
-            (std::process::id() / 64 + 97 * cluster) % 256
-        );
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/cassandra");
         let mut child = Command::new(script)
-            .args(["--net", &net])
             .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

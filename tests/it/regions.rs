@@ -3,16 +3,13 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::node::Node;
-use crate::region::{Region, numbers, request, ticks};
+use crate::region::{NEVER, Region, numbers, request, ticks};
 use crate::stack;
 use crate::subscriber::{Client, Door, Pipe};
-
-/// Longer than anything here takes: what does not come by then never does.
-const NEVER: Duration = Duration::from_secs(120);
 
 /// A node of region `eu` in `dc1`, and one of `us` in `dc2`.
 async fn two_regions(cluster: &Cluster, keyspace: &str, sets: &[&str]) -> Region {
@@ -57,6 +54,7 @@ async fn what_one_region_takes_the_other_serves() {
     assert_eq!(latest["trade"]["i"], 60, "{latest}");
     // Who was cut off in one region goes on in the other.
     there.until("its own region's", |client| client.ids.len() == 60).await;
+    there.until("a cursor", |client| client.cursor.is_some()).await;
     let cursor = there.cursor.take().expect("a cursor");
     drop(there);
     assert_eq!(us.post_ticks(&ticks("BOTH", 61..=70), "", None).await.status, 200);
@@ -129,12 +127,8 @@ async fn a_region_that_is_cut_off() {
         has(node, "CUT", 1..=61).await;
         has(node, "US", 1..=1).await;
         let is_even = async {
-            while node.status().await["tapes"]
-                .as_array()
-                .expect("tapes")
-                .iter()
-                .any(|tape| tape["why"].is_string())
-            {
+            let lags = |tape: &Value| tape["why"].is_string();
+            while node.status().await["tapes"].as_array().expect("tapes").iter().any(lags) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };

@@ -58,9 +58,7 @@ class Cassandra:
     """A cluster of so many replicas. It ends with the pipe to its launcher, however this process ends."""
 
     def __init__(self, replicas=1, heap="512m"):
-        own = os.getpid()
-        net = f"127.{128 + own % 64}.{own // 64 % 256}"
-        words = ["--net", net, "--datacenters", f"dc1={replicas}", "--heap", heap]
+        words = ["--datacenters", f"dc1={replicas}", "--heap", heap]
         self.replicas, self.one_at_a_time = replicas, threading.Lock()
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen([str(ROOT / "scripts" / "cassandra"), *words], **pipes)
@@ -110,9 +108,8 @@ class Balancer(Door):
         cluster = runpy.run_path(str(ROOT / "scripts" / "cluster"))
         self.folder, port = pathlib.Path(folder), free_port()
         self.folder.mkdir()
-        servers = " ".join(f"server {node.listen} max_fails=0;" for node in nodes)
         configuration = self.folder / "nginx.conf"
-        configuration.write_text(cluster["NGINX"].format(folder=self.folder, servers=servers, balancer=port))
+        configuration.write_text(cluster["nginx"](self.folder, [node.listen for node in nodes], port))
         self.http, self.keys = f"http://127.0.0.1:{port}", nodes[0].keys
         words = ["-p", str(self.folder), "-c", str(configuration)]
         self.process = subprocess.Popen([program("nginx"), *words], **SILENT)

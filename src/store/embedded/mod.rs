@@ -154,8 +154,6 @@ pub struct FreeSpace {
 /// What the store counts since it was opened, and how it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EmbeddedStats {
-    /// Frames appended.
-    pub appended_frames: u64,
     /// Bytes appended to the log, framing included.
     pub appended_bytes: u64,
     /// Calls of `fdatasync` for appends.
@@ -256,7 +254,6 @@ impl EmbeddedStore {
         let counters = self.log.counters();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         EmbeddedStats {
-            appended_frames: read(&counters.appended),
             appended_bytes: read(&counters.appended_bytes),
             append_syncs: read(&counters.syncs),
             refused_appends: read(&counters.refused),

@@ -309,21 +309,21 @@ impl Frames {
     }
 
     /// Why it failed, where asking again gives nothing else: it is damaged, or a newer program's.
-    fn damage(&self) -> Option<&StoreError> {
+    fn unreadable(&self) -> Option<&StoreError> {
         let stays = |kind| matches!(kind, StoreErrorKind::Corrupt | StoreErrorKind::Invalid);
         self.failed.as_ref().filter(|error| stays(error.kind))
     }
 }
 
-/// Runs the view's task until it is cancelled. What reads find that cannot be read is told to `corrupt`.
+/// Runs the view's task until it is cancelled. What reads find that cannot be read is told to `tell`.
 pub async fn run_view(
     shared: Arc<SharedView>,
     world: ViewWorld,
-    corrupt: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    tell: Arc<dyn Fn(&StoreError) + Send + Sync>,
     stop: CancellationToken,
 ) {
     let restore_at = Instant::now();
-    let mut task = Task { shared, world, corrupt, jobs: JoinSet::new(), restoring: false, restore_at };
+    let mut task = Task { shared, world, tell, jobs: JoinSet::new(), restoring: false, restore_at };
     let mut marks_at = Instant::now() + Duration::from_millis(MARKS_MS);
     loop {
         let now = (task.world.now)();
@@ -350,7 +350,7 @@ pub async fn run_view(
 struct Task {
     shared: Arc<SharedView>,
     world: ViewWorld,
-    corrupt: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    tell: Arc<dyn Fn(&StoreError) + Send + Sync>,
     jobs: JoinSet<Done>,
     restoring: bool,
     restore_at: Instant,
@@ -403,7 +403,7 @@ impl Task {
         };
         match done {
             Done::Read(id, tape, read) => {
-                self.tell_damage(tape, &read);
+                self.tell_unreadable(tape, &read);
                 // What was read before the frame that could not be is followed.
                 let answer = match told(read.failed.map_or(Ok(()), Err)) {
                     None if read.frames.is_empty() => None,
@@ -427,7 +427,7 @@ impl Task {
             }
             Done::Restored(tape, read) => {
                 self.restoring = false;
-                self.tell_damage(tape, &read);
+                self.tell_unreadable(tape, &read);
                 if read.frames.is_empty() {
                     self.restore_at = Instant::now() + RESTORE_PAUSE;
                 }
@@ -440,9 +440,9 @@ impl Task {
     }
 
     /// A frame that cannot be read is told to health, and to who reads history, for it may be in no block.
-    fn tell_damage(&self, tape: TapeId, read: &Frames) {
-        if let Some(error) = read.damage() {
-            (self.corrupt)(error);
+    fn tell_unreadable(&self, tape: TapeId, read: &Frames) {
+        if let Some(error) = read.unreadable() {
+            (self.tell)(error);
             let (seq, what) = (read.first, error.detail.clone());
             let why = match error.kind {
                 StoreErrorKind::Invalid => Unreadable::Newer(what),
