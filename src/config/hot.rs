@@ -23,4 +23,6 @@ pub struct Redis {
     pub call_ms: u64,
     /// Frames that wait to be handed to other nodes.
     pub push_bytes_max: usize,
+    /// How often what is latest is put into it for nodes that start; 0: never.
+    pub latest_ms: u64,
 }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig, PubSub};
-use redis::{Client, IntoConnectionInfo as _, RedisResult, TlsCertificates};
+use redis::{Client, ErrorKind, IntoConnectionInfo as _, RedisError, RedisResult, TlsCertificates};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, sleep, timeout};
 use xxhash_rust::xxh3::xxh3_64;
@@ -75,7 +75,7 @@ impl RedisHot {
     /// # Errors
     /// [`HotError`] where the address or the certificate cannot be read.
     pub fn new(options: RedisHotOptions) -> Result<Self, HotError> {
-        let failed = |error: redis::RedisError| HotError(format!("redis.url: {error}"));
+        let failed = |error: RedisError| HotError(format!("redis.url: {error}"));
         let mut info = options.url.as_str().into_connection_info().map_err(failed)?;
         if let Some(password) = &options.password {
             let settings = info.redis_settings().clone().set_password(password.expose_secret());
@@ -122,6 +122,11 @@ impl RedisHot {
             Ok(Ok(value)) => {
                 self.breaker.lock().worked();
                 return Ok(value);
+            }
+            Ok(Err(error)) if is_answer(&error) => {
+                self.breaker.lock().worked();
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                return Err(HotError(format!("{what}: {error}")));
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} ms", self.options.call.as_millis()),
@@ -195,6 +200,11 @@ impl Hot for RedisHot {
         let (sum,): (u64,) = self.call("count", async move { pipe.query_async(&mut manager).await }).await?;
         Ok(sum)
     }
+}
+
+/// Whether a Redis says so that is there, such as one whose memory is full: it takes other calls.
+fn is_answer(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
 }
 
 /// A value as it is stored: magic and version, when it ends, a digest of all of it and its key, the value.
@@ -369,6 +379,28 @@ mod tests {
         };
         timeout(Duration::from_secs(60), again).await.unwrap();
         assert!(hot.stats().is_up);
+    }
+
+    /// What it holds is nothing that anybody relies on, and frames go on when it is full.
+    #[tokio::test]
+    async fn a_full_redis_still_hands_over() {
+        let server = RedisServer::start();
+        let hot = of(&server, "full");
+        let (value, long) = (Bytes::from_static(b"value"), Duration::from_secs(60));
+        hot.cache("key", value.clone(), long, 0).await.unwrap();
+        let mut heard = hot.subscribe().await.unwrap();
+        server.command(&["config", "set", "maxmemory", "1"]);
+        for _ in 0..2 * FAILURES_MAX {
+            let refused = hot.cache("key", value.clone(), long, 0).await.unwrap_err();
+            assert!(refused.0.contains("OOM"), "{refused}");
+        }
+        hot.publish(Bytes::from_static(b"hint")).await.unwrap();
+        assert_eq!(heard.next().await.unwrap(), "hint");
+        assert_eq!(hot.cached("key", 0).await, Ok(Some(value.clone())));
+        server.command(&["config", "set", "maxmemory", "0"]);
+        server.command(&["flushall"]);
+        assert_eq!(hot.cached("key", 0).await, Ok(None));
+        hot.cache("key", value, long, 0).await.unwrap();
     }
 
     #[test]

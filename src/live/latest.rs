@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::sheet::Known;
 use crate::bars::Period;
 use crate::bars::conditions::{OpenClose, updates};
 use crate::history::BarSpan;
@@ -95,6 +96,13 @@ impl<T: Clone> Slot<T> {
         }
     }
 
+    /// Forgets what is known, where this tick is newer.
+    fn forget_before(&mut self, row: &Row) {
+        if self.newest.as_ref().is_none_or(|newest| row.place() > newest.place) {
+            self.forget();
+        }
+    }
+
     fn forget(&mut self) {
         (self.newest, self.loaded, self.object) = (None, false, None);
         self.epoch += 1;
@@ -125,6 +133,18 @@ impl<T: Clone> Slot<T> {
         });
         out.extend_from_slice(object);
         Some(true)
+    }
+
+    /// What is known, perhaps that there is nothing.
+    fn known(&self) -> Option<Option<Newer<T>>> {
+        self.loaded.then(|| self.newest.clone())
+    }
+
+    /// Takes what another node knew before anything came here.
+    fn warm(&mut self, known: Option<Option<Newer<T>>>) {
+        if let Some(newest) = known.filter(|_| !self.loaded && self.newest.is_none()) {
+            (self.newest, self.loaded) = (newest, true);
+        }
     }
 
     /// `Ok`: what is known, perhaps that there is nothing; `Err`: history must be read.
@@ -201,6 +221,15 @@ impl Rare {
             event @ Event::Status(_) => self.status.offer(row.place(), time, event),
             event @ Event::Luld(_) => self.luld.offer(row.place(), time, event),
             Event::Quote(_) => {}
+        }
+    }
+
+    fn backfilled(&mut self, row: &Row) {
+        match row.tick.event {
+            Event::Status(_) => self.status.forget_before(row),
+            Event::Luld(_) => self.luld.forget_before(row),
+            // Bars are touched alike.
+            _ => self.apply(row),
         }
     }
 
@@ -301,6 +330,21 @@ impl Latest {
         }
     }
 
+    /// Takes a tick of a backfill: it is never shown by itself, but where it is newer than what is known
+    /// history is read, as a node reads it that starts. So all nodes answer alike.
+    pub fn backfilled(&mut self, row: &Row) {
+        let Some(series) = self.symbols.get_mut(&row.tick.symbol) else { return };
+        match &row.tick.event {
+            Event::Trade(trade) if sets_price(trade) => series.trade.forget_before(row),
+            Event::Quote(_) => series.quote.forget_before(row),
+            Event::Correction(_) | Event::Cancel(_) => series.trade.forget(),
+            _ => {}
+        }
+        if let Some(rare) = &mut series.rare {
+            rare.backfilled(row);
+        }
+    }
+
     /// Appends the newest as the object of history, where the running minute began at `minute`;
     /// whether there is one, or none where history must be read.
     pub fn write(&mut self, ask: Ask, minute: Nanos, out: &mut Vec<u8>) -> Option<bool> {
@@ -394,6 +438,30 @@ impl Latest {
     pub fn event_loaded(&mut self, symbol: Symbol, member: Member, load: Load, found: Option<Newer<Event>>) {
         if let Some(slot) = self.symbols.get_mut(&symbol).and_then(|series| series.event(member)) {
             slot.loaded(load, found);
+            self.keep_or_drop(symbol);
+        }
+    }
+
+    /// What is known of those symbols that are wanted, ascending.
+    #[must_use]
+    pub fn known(&self, wants: impl Fn(Symbol) -> bool) -> Vec<Known> {
+        let known = |(symbol, series): (&Symbol, &Series)| {
+            let known = Known { symbol: *symbol, trade: series.trade.known(), quote: series.quote.known() };
+            (known.trade.is_some() || known.quote.is_some()).then_some(known)
+        };
+        let wanted = self.symbols.iter().filter(|(symbol, _)| wants(**symbol));
+        let mut all: Vec<Known> = wanted.filter_map(known).collect();
+        all.sort_unstable_by_key(|known| known.symbol);
+        all
+    }
+
+    /// Takes what another node knew, as of a Position that this one has not followed beyond: all that is
+    /// not in it will be applied.
+    pub fn warm(&mut self, known: Known) {
+        let Known { symbol, trade, quote } = known;
+        if let Some(series) = self.series(symbol) {
+            series.trade.warm(trade);
+            series.quote.warm(quote);
             self.keep_or_drop(symbol);
         }
     }

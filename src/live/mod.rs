@@ -12,11 +12,12 @@
 //! | [`OpenBars`] | minute and daily bars, folded as trades come and told as they close | `live.bars_bytes_max` |
 //! | [`Latest`] | the latest trade and quote of each symbol | some 600 B a symbol, as much again with bars |
 //! | [`Newest`] | behind it history, once for all who ask | |
+//! | [`Sheet`], [`warm`] | what nodes of a region know of it, for one that starts, by way of its Redis | |
 //! | [`Activity`], [`Screener`] | what is traded on the day, and moves | `live.latest_symbols_max` symbols |
 //!
 //! What it promises. Each accepted tick of a request reaches a client once (the view's memory of
-//! requests); in order a tape and a series. Backfills reach neither streams nor latest values. A
-//! client that does not keep up costs the others nothing. A cursor covers what the client was
+//! requests); in order a tape and a series. Backfills do not reach streams; the latest is the newest
+//! of history. A client that does not keep up costs the others nothing. A cursor covers what the client was
 //! given and nothing else; who comes back with it, to whatever node, is given the rest, or told
 //! what is lost. Bars that close, which are on no tape, may be given once more when a client comes
 //! back; symbol, timeframe and time name a bar.
@@ -45,9 +46,11 @@ mod place;
 mod replay;
 mod scans;
 mod screener;
+mod sheet;
 mod stream;
 mod subscriber;
 pub mod tasks;
+pub mod warm;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -71,6 +74,7 @@ pub use outbox::Taken;
 pub use place::{Place, Start};
 pub use scans::Scans;
 pub use screener::Screener;
+pub use sheet::{Known, Sheet, SheetError, SheetIndex};
 pub use stream::{Next, Stream};
 pub use subscriber::{End, Personal, Picker, Subscriber};
 

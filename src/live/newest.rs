@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, MutexGuard};
 
 use super::latest::{Ask, Latest, Member, Newer, Quoted, Traded, sets_price};
+use super::sheet::{Known, Sheet};
 use crate::bars::Timeframe;
 use crate::history::{BarQuery, BarSpan, Entry, ReadError, Reader};
 use crate::market::{Event, Kind, Nanos, Series, Symbol, Tick};
 use crate::store::Order;
-use crate::tape::Delivery;
+use crate::tape::{Delivery, SHARDS, shard_of};
 use crate::wire::{Mark, json};
 
 /// Answers of the memory for which its lock is held at once.
@@ -103,20 +105,27 @@ pub struct Newest {
     reader: Arc<Reader>,
     /// Who reads a series from history now; others wait for that one.
     reading: Mutex<HashMap<Series, Arc<Turn<()>>>>,
+    /// Reads of history so far.
+    reads: AtomicU64,
+    /// Symbols that were taken from sheets.
+    warmed: AtomicUsize,
 }
 
 impl Newest {
     /// Over this history, with so many symbols in memory.
     #[must_use]
     pub fn new(reader: Arc<Reader>, symbols_max: usize) -> Self {
-        Self { latest: Mutex::new(Latest::new(symbols_max)), reader, reading: Mutex::default() }
+        let latest = Mutex::new(Latest::new(symbols_max));
+        let (reads, warmed) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Self { latest, reader, reading: Mutex::default(), reads, warmed }
     }
 
     /// Takes what the follower delivered, in order.
     pub fn deliver(&self, deliveries: &[Delivery]) {
         let mut latest = self.latest.lock();
-        for row in deliveries.iter().flat_map(Delivery::live_rows) {
-            latest.apply(row);
+        for delivery in deliveries {
+            delivery.live_rows().for_each(|row| latest.apply(row));
+            delivery.backfill_rows().for_each(|row| latest.backfilled(row));
         }
     }
 
@@ -124,6 +133,34 @@ impl Newest {
     #[must_use]
     pub fn symbols(&self) -> usize {
         self.latest.lock().len()
+    }
+
+    /// Reads of history for the latest of a series, so far.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Symbols that were taken from sheets of other nodes.
+    #[must_use]
+    pub fn warmed(&self) -> usize {
+        self.warmed.load(Ordering::Relaxed)
+    }
+
+    /// What is known of the symbols of a shard, ascending.
+    #[must_use]
+    pub fn known(&self, shard: u8) -> Vec<Known> {
+        self.latest.lock().known(|symbol| shard_of(symbol, SHARDS) == shard)
+    }
+
+    /// Takes what another node knew. Nothing was delivered here yet, and what the sheet does not cover
+    /// will be.
+    pub fn warm(&self, sheet: Sheet) {
+        let mut latest = self.latest.lock();
+        for known in sheet.symbols {
+            latest.warm(known);
+        }
+        self.warmed.store(latest.len(), Ordering::Relaxed);
     }
 
     /// The newest of many series, in the order asked: what the memory knows under one lock, the
@@ -205,6 +242,7 @@ impl Newest {
             Ok(known) => return Ok(known),
             Err(load) => load,
         };
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let found = self.reader.newest(series, now, |_| true).await?;
         let found = found.map(|entry| Newer {
             place: entry.key.place,
@@ -234,6 +272,7 @@ impl Newest {
             let stands = !matches!(entry.mark, Some(Mark::Canceled | Mark::Incorrect));
             stands && matches!(&entry.tick.event, Event::Trade(trade) if sets_price(trade))
         };
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let found = self.reader.newest(series, now, counts).await?.and_then(|entry| match entry.tick.event {
             Event::Trade(what) => Some(Newer { place: entry.key.place, time: entry.tick.time, what }),
             _ => None,
@@ -257,6 +296,7 @@ impl Newest {
             Ok(known) => return Ok(known),
             Err(load) => load,
         };
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let found =
             self.reader.newest(series, now, |_| true).await?.and_then(|entry| match entry.tick.event {
                 Event::Quote(what) => Some(Newer { place: entry.key.place, time: entry.tick.time, what }),
@@ -299,6 +339,7 @@ impl Newest {
         let Ok(timeframe) = Timeframe::parse(timeframe) else { return Ok(Vec::new()) };
         let (span, order) = (Nanos(0)..=until, Order::Descending);
         let query = BarQuery { symbols: vec![symbol], timeframe, span, order, limit, cursor: None };
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let page = self.reader.bars(&query).await?;
         Ok(page.series.into_iter().flat_map(|(_, bars)| bars).collect())
     }

@@ -12,7 +12,10 @@ use crate::config;
 use crate::history::Reader;
 use crate::http::{Clock, Streams};
 use crate::live::tasks::{BarsWorld, Heap};
-use crate::live::{BarLimits, Hub, HubConfig, Live, LiveConfig, Newest, Scans, Screener, Tapes, tasks};
+use crate::live::warm::{self, Sheets};
+use crate::live::{
+    BarLimits, Hub, HubConfig, Live, LiveConfig, Newest, Scans, Screener, Sheet, Tapes, tasks,
+};
 use crate::market::{FAKE_EVERY_NANOS, Origin, Row, fakepaca};
 use crate::tape::tasks::{Sealed, SharedView};
 use crate::tape::{Delivery, Position};
@@ -32,18 +35,46 @@ pub(super) struct Ground<'a> {
     pub(super) reader: &'a Arc<Reader>,
     pub(super) clocks: &'a Clocks,
     pub(super) metrics: &'a Arc<Metrics>,
-    pub(super) bars: BarLimits,
+    bars: BarLimits,
+    warm_every: Duration,
 }
 
-/// Listens to the view, and begins the tasks.
+impl<'a> Ground<'a> {
+    pub(super) fn of(
+        config: &config::Config,
+        (storage, view): (&'a Storage, &'a Arc<SharedView>),
+        reader: &'a Arc<Reader>,
+        clocks: &'a Clocks,
+        metrics: &'a Arc<Metrics>,
+    ) -> Self {
+        let bars = BarLimits::of(&config.live, &config.ingest);
+        let warm_every = Duration::from_millis(config.redis.latest_ms);
+        Self { storage, view, reader, clocks, metrics, bars, warm_every }
+    }
+}
+
+/// Listens to the view, which follows nothing yet, and begins the tasks. `warm` is what the region's
+/// Redis has as the latest.
 pub(super) fn start(
     config: &config::Live,
     ground: &Ground<'_>,
+    warm: Option<(Sheets, Vec<Sheet>)>,
     stop: &CancellationToken,
     tracker: &TaskTracker,
 ) -> LiveParts {
-    let Ground { storage, view, reader, clocks, metrics, bars } = ground;
+    let Ground { storage, view, reader, clocks, metrics, bars, warm_every } = ground;
     let newest = Arc::new(Newest::new(Arc::clone(reader), config.latest_symbols_max));
+    if let Some((sheets, read)) = warm {
+        read.into_iter().for_each(|sheet| newest.warm(sheet));
+        tracing::info!(
+            symbols = newest.warmed(),
+            "the latest of these symbols is known by the region's Redis"
+        );
+        metrics.latest_warmed.set(i64::try_from(newest.warmed()).unwrap_or(i64::MAX));
+        let (of, shared, counted) = (Arc::clone(&newest), Arc::clone(view), Arc::clone(metrics));
+        let put = move || counted.latest_sheets.inc();
+        tracker.spawn(warm::run_sheets(sheets, rand::random(), of, shared, *warm_every, put, stop.clone()));
+    }
     let sealed = Sealed::new(Arc::clone(&storage.keyring));
     let store = Arc::clone(&storage.store);
     let counted = Arc::clone(metrics);

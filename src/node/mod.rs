@@ -36,7 +36,7 @@ use crate::hot::redis::RedisHot;
 use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, App, Gate, GateParts, Streams};
 use crate::ingest::{Intake, IntakeConfig};
-use crate::live::BarLimits;
+use crate::live::Newest;
 use crate::store::StoreError;
 use crate::subs::{Subs, run_attached};
 use crate::tape::Region;
@@ -127,6 +127,7 @@ pub struct Node {
     keeper: KeeperHandle,
     view: Arc<SharedView>,
     streams: Arc<Streams>,
+    newest: Arc<Newest>,
     now: NowFn,
     backend: Backend,
     push: Option<(Arc<RedisHot>, Arc<Push>)>,
@@ -167,19 +168,15 @@ impl Node {
         backends::check_durability(&config, &storage, &health).await?;
         let region = region(&storage, &config.node.region)?;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
+        let mut tape = tape::start(&config, &storage, region, &clocks, &health, &stop, &tasks).await?;
         let gate = gate(&config, &storage, &clocks, metrics, health).await?;
         let reader = Arc::new(reader(&config, &storage, &tape.view, region));
         let intake = Arc::new(intake(&config, &storage, &tape, &clocks));
-        let ground = live::Ground {
-            storage: &storage,
-            view: &tape.view,
-            reader: &reader,
-            clocks: &clocks,
-            metrics: &gate.metrics,
-            bars: BarLimits::of(&config.live, &config.ingest),
-        };
-        let parts = live::start(&config.live, &ground, &stop, &tasks);
+        let warm = tape.warm.take();
+        let of_tape = (&storage, &tape.view);
+        let ground = live::Ground::of(&config, of_tape, &reader, &clocks, &gate.metrics);
+        let parts = live::start(&config.live, &ground, warm, &stop, &tasks);
+        tape.follow(&stop, &tasks);
         let (draining, subs) = (CancellationToken::new(), subs(&config, &storage, &clocks));
         let streams = Arc::clone(&parts.streams);
         let hubs = vec![Arc::clone(&streams.live), Arc::clone(&streams.test)];
@@ -188,7 +185,7 @@ impl Node {
             gate: Arc::clone(&gate),
             intake: Arc::clone(&intake),
             reader,
-            newest: parts.newest,
+            newest: Arc::clone(&parts.newest),
             streams: parts.streams,
             subs,
             screener: parts.screener,
@@ -216,6 +213,7 @@ impl Node {
             keeper: tape.keeper,
             view: tape.view,
             streams,
+            newest: parts.newest,
             now: clocks.now,
             backend: storage.backend,
             push: tape.push,

@@ -15,6 +15,8 @@ use crate::history::tasks::{KeeperHandle, KeeperWorld, spawn_keeper};
 use crate::hot::Hot;
 use crate::hot::redis::RedisHot;
 use crate::ingest::{Ack, AppendError, Batch, Durable, Memory, Tape};
+use crate::live::Sheet;
+use crate::live::warm::Sheets;
 use crate::market::{RequestKey, Row};
 use crate::store::{Reach, StoreError, StoreErrorKind, TapeId};
 use crate::tape::tasks::{self, NowFn, Push, Sealed, SharedView, ViewWorld, WriterHandle, WriterWorld};
@@ -32,6 +34,22 @@ pub(super) struct TapeTasks {
     pub(super) world: ViewWorld,
     /// The Redis, and what is handed over by it.
     pub(super) push: Option<(Arc<RedisHot>, Arc<Push>)>,
+    /// What the region's Redis has as the latest, which the view has not followed beyond.
+    pub(super) warm: Option<(Sheets, Vec<Sheet>)>,
+    tell: Arc<dyn Fn(&StoreError) + Send + Sync>,
+}
+
+impl TapeTasks {
+    /// Begins to follow the tapes: who listens to the view from before hears all.
+    pub(super) fn follow(&self, stop: &CancellationToken, tracker: &TaskTracker) {
+        let (view, world, tell) = (Arc::clone(&self.view), self.world.clone(), Arc::clone(&self.tell));
+        if let Some((hot, push)) = &self.push {
+            let (hot, push): (Arc<dyn Hot>, _) = (Arc::clone(hot) as _, Arc::clone(push));
+            let (shared, sealed) = (Arc::clone(&view), world.sealed.clone());
+            tracker.spawn(tasks::run_hints(push, hot, shared, sealed, stop.clone()));
+        }
+        tracker.spawn(tasks::run_view(view, world, tell, stop.clone()));
+    }
 }
 
 /// Boots the view from what is durable, and begins a new tape.
@@ -61,13 +79,12 @@ pub(super) async fn start(
         RequestMemory::new(request_config(config), now.mono),
         SHARDS,
     );
-    let (view, block_counts) = tasks::boot_view(view, &world).await.map_err(StartError::Tapes)?;
     let push = backends::hot(config)?.map(|hot| (hot, Arc::new(Push::new(config.redis.push_bytes_max))));
+    let warm = warm(config, storage, region, clocks, push.as_ref().map(|(hot, _)| hot)).await;
+    let before = warm.iter().flat_map(|(_, sheets)| sheets).map(|sheet| sheet.position.clone()).collect();
+    let (view, block_counts) = tasks::boot_view(view, &world, before).await.map_err(StartError::Tapes)?;
     if let Some((hot, push)) = &push {
-        let (hot, push): (Arc<dyn Hot>, _) = (Arc::clone(hot) as _, Arc::clone(push));
-        let (shared, sealed) = (Arc::clone(&view), world.sealed.clone());
-        tracker.spawn(tasks::run_hints(Arc::clone(&push), Arc::clone(&hot), shared, sealed, stop.clone()));
-        tracker.spawn(tasks::run_push(push, hot, stop.clone()));
+        tracker.spawn(tasks::run_push(Arc::clone(push), Arc::clone(hot) as _, stop.clone()));
     }
     let node = (config.node.name.clone(), config.http.listen.to_string());
     let writer = Writer::new(region, node, Box::new(random), writer_config(config), now);
@@ -85,14 +102,13 @@ pub(super) async fn start(
         },
     );
     let health = Arc::clone(health);
-    let corrupt = Arc::new(move |error: &StoreError| {
+    let tell: Arc<dyn Fn(&StoreError) + Send + Sync> = Arc::new(move |error: &StoreError| {
         let what_to_do = match error.kind {
             StoreErrorKind::Corrupt => "; run tapeline verify",
             _ => "",
         };
         health.set("tapes", Status::Fail, format!("{error}{what_to_do}"));
     });
-    tracker.spawn(tasks::run_view(Arc::clone(&view), world.clone(), corrupt.clone(), stop.clone()));
     let keeper = spawn_keeper(
         Keeper::new(keeper_config(config)).with_counts(&block_counts),
         KeeperWorld {
@@ -100,10 +116,25 @@ pub(super) async fn start(
             shared: Arc::clone(&view),
             keyring: Arc::clone(&storage.keyring),
             own: own_tape(&writer, own),
-            corrupt,
+            corrupt: Arc::clone(&tell),
         },
     );
-    Ok(TapeTasks { writer, keeper, view, world, push })
+    Ok(TapeTasks { writer, keeper, view, world, push, warm, tell })
+}
+
+/// The sheets of the region, where there is a Redis and they are wanted.
+async fn warm(
+    config: &Config,
+    storage: &Storage,
+    region: Region,
+    clocks: &Clocks,
+    hot: Option<&Arc<RedisHot>>,
+) -> Option<(Sheets, Vec<Sheet>)> {
+    let hot = hot.filter(|_| config.redis.latest_ms > 0)?;
+    let (hot, keyring) = (Arc::clone(hot) as _, Arc::clone(&storage.keyring));
+    let sheets = Sheets { hot, keyring, region, now: Arc::clone(&clocks.now) };
+    let read = sheets.read().await;
+    Some((sheets, read))
 }
 
 /// The tape that is written now; it changes only where a writer leaves its tape for another.

@@ -12,6 +12,7 @@ use super::{Node, tls};
 use crate::access::tickets::is_over;
 use crate::hot::redis::RedisHot;
 use crate::http::Streams;
+use crate::live::Newest;
 use crate::market::Nanos;
 use crate::store::Store as _;
 use crate::store::cassandra::CassandraStore;
@@ -35,6 +36,7 @@ impl Node {
             metrics: Arc::clone(&self.gate.metrics),
             view: Arc::clone(&self.view),
             streams: Arc::clone(&self.streams),
+            newest: Arc::clone(&self.newest),
             writer: self.writer.clone(),
             backend: self.backend.clone(),
             push: self.push.clone(),
@@ -150,6 +152,7 @@ struct Look {
     metrics: Arc<Metrics>,
     view: Arc<SharedView>,
     streams: Arc<Streams>,
+    newest: Arc<Newest>,
     writer: WriterHandle,
     backend: Backend,
     push: Option<(Arc<RedisHot>, Arc<Push>)>,
@@ -181,6 +184,7 @@ impl Look {
         raise(&metrics.tape_acked_frame_missing, status.acked_frames_missing);
         metrics.live_requests_reach_seconds.set(seconds(reach));
         metrics.live_backlog_bytes.set(count(self.streams.live.hub().status().backlog_bytes));
+        raise(&metrics.latest_reads, self.newest.reads());
         metrics.tape_tail_bytes.set(count(bytes));
         metrics.tape_held_bytes.set(count(status.held_bytes));
         metrics.tape_followed.set(count(status.tapes));

@@ -85,6 +85,7 @@ pub mod tasks;
 pub(crate) mod fixtures;
 
 pub use codec::CodecError;
+pub(crate) use codec::{Fields, put_text, put_varint, version};
 pub use follower::{
     Follower, FollowerConfig, FollowerEffect, FollowerRules, FollowerStatus, ReadId, ScannedTape, Standing,
     TapeState, rendezvous,

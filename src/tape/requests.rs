@@ -85,10 +85,19 @@ pub struct Delivery {
 impl Delivery {
     /// The rows that are new and no backfill, in the frame's order.
     pub fn live_rows(&self) -> impl Iterator<Item = &Row> {
-        let is_all = self.new == self.frame.pieces && !self.new.iter().any(|piece| piece.backfill);
+        self.rows(false)
+    }
+
+    /// The rows that are new and a backfill, in the frame's order.
+    pub fn backfill_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows(true)
+    }
+
+    fn rows(&self, backfill: bool) -> impl Iterator<Item = &Row> {
+        let is_all = self.new == self.frame.pieces && self.new.iter().all(|piece| piece.backfill == backfill);
         let mut live: Vec<&Piece> = Vec::new();
         if !is_all {
-            live.extend(self.new.iter().filter(|piece| !piece.backfill));
+            live.extend(self.new.iter().filter(|piece| piece.backfill == backfill));
             live.sort_unstable_by_key(|piece| (piece.request, piece.first));
         }
         self.frame.rows.iter().filter(move |row| {

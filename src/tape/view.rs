@@ -126,10 +126,17 @@ impl View {
         self.follower.set_own(tape);
     }
 
-    /// See [`Follower::boot`]. `marks` has the marks of the shards that have one.
-    pub fn boot(&mut self, lists: Vec<(Region, u64, RetiredList)>, marks: BTreeMap<u8, Mark>, now: Now) {
+    /// See [`Follower::boot`]. `marks` has the marks of the shards that have one; it begins no further on
+    /// than `before` either.
+    pub fn boot(
+        &mut self,
+        lists: Vec<(Region, u64, RetiredList)>,
+        marks: BTreeMap<u8, Mark>,
+        before: Vec<Position>,
+        now: Now,
+    ) {
         let position = |shard| marks.get(&shard).map(|mark| mark.position.clone()).unwrap_or_default();
-        let positions: Vec<Position> = (0..self.shards).map(position).collect();
+        let positions: Vec<Position> = (0..self.shards).map(position).chain(before).collect();
         self.follower.boot(lists, &positions, now);
         for (shard, mark) in marks {
             self.mark_read(shard, mark, now);

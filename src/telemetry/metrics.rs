@@ -90,6 +90,9 @@ metrics! {
     redis_up: IntGauge = "tapeline_redis_up", "whether Redis is asked; after failures in a row it is not for a while", [];
     redis_failures: IntCounter = "tapeline_redis_failures_total", "calls to Redis that failed or were not tried", [];
     redis_poisoned: IntCounter = "tapeline_redis_poisoned_total", "values in Redis that were not what was cached", [];
+    latest_warmed: IntGauge = "tapeline_latest_warmed_symbols", "symbols whose latest was known by Redis at the start", [];
+    latest_sheets: IntCounter = "tapeline_latest_sheets_total", "times that this node has put what is latest into Redis", [];
+    latest_reads: IntCounter = "tapeline_latest_reads_total", "reads of history for the latest of a symbol", [];
     push_sent: IntCounter = "tapeline_push_sent_total", "frames handed to the other nodes of the region", [];
     push_dropped: IntCounter = "tapeline_push_dropped_total", "frames that were left to their polls", [];
     push_received: IntCounter = "tapeline_push_received_total", "frames that other nodes have handed over, and this one itself", [];

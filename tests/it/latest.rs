@@ -32,24 +32,31 @@ async fn latest_values_follow_what_is_acknowledged() {
         assert_eq!(id(&node, "NEW").await, Some(i), "acknowledged is followed");
         assert_eq!(latest(&node, "quote", "NEW").await.expect("a quote")["as"], json!(i));
     }
-    // Later in time, but not new: an odd lot, a backfill, and what happened before.
+    // Later in time, but not new: an odd lot, and what happened before, also by a backfill.
     let mut odd = trade("NEW", 31, TIME + 31);
     odd["c"] = json!(["@", "I"]);
     assert_eq!(node.post_ticks(&[odd, trade("NEW", 32, TIME - 1)], "", None).await.count("accepted"), 2);
-    let backfill = node.post_ticks(&[trade("NEW", 33, TIME + 33)], "?backfill=true", None).await;
-    assert_eq!(backfill.count("accepted"), 1);
+    let old = [trade("NEW", 33, TIME - 2), quote("NEW", 33, TIME - 2)];
+    assert_eq!(node.post_ticks(&old, "?backfill=true", None).await.count("accepted"), 2);
     assert_eq!(id(&node, "NEW").await, Some(20));
     let cancel = json!({"T": "x", "S": "NEW", "i": 20, "x": "V", "p": trade("NEW", 20, 0)["p"],
         "s": trade("NEW", 20, 0)["s"], "a": "C", "z": "C", "t": "2024-01-03T15:00:00Z"});
     let got = node.post_ticks(&[cancel], "", None).await;
     assert_eq!(got.count("accepted"), 1, "{}", got.json);
-    // What was taken back makes history be asked again, and history has the backfill.
+    // What was taken back makes history be asked again.
     let after_cancel = id(&node, "NEW").await;
-    assert_eq!(after_cancel, Some(33));
+    assert_eq!(after_cancel, Some(19));
+    // The latest is the newest of history, whoever has asked for it before.
+    for symbol in ["NEW", "ELSE"] {
+        let newer = [trade(symbol, 41, TIME + 41), quote(symbol, 41, TIME + 41)];
+        assert_eq!(node.post_ticks(&newer, "?backfill=true", None).await.count("accepted"), 2);
+        assert_eq!(id(&node, symbol).await, Some(41));
+        assert_eq!(latest(&node, "quote", symbol).await.expect("a quote")["as"], json!(41));
+    }
     node.kill().await;
     node.start().await;
-    assert_eq!(id(&node, "NEW").await, after_cancel);
+    assert_eq!(id(&node, "NEW").await, Some(41));
     let snapshot = node.get("/v2/stocks/snapshots?symbols=NEW,NONE").await.json;
-    assert_eq!(snapshot["NEW"]["latestTrade"]["i"].as_u64(), after_cancel);
+    assert_eq!(snapshot["NEW"]["latestTrade"]["i"].as_u64(), Some(41));
     assert!(snapshot.get("NONE").is_none());
 }

@@ -69,6 +69,15 @@ impl RedisServer {
         self.hear();
     }
 
+    /// Runs a command of `redis-cli` on it.
+    pub fn command(&self, words: &[&str]) -> String {
+        let output = Command::new("redis-cli").args(["-u", &self.url]).args(words).output();
+        let output = output.expect("redis-cli runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && !said.contains("ERR"), "{words:?}: {said}");
+        said
+    }
+
     /// It hangs.
     pub fn stop(&mut self) {
         self.tell("stop");

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::clocks;
 use crate::cluster::Cluster;
-use crate::node::{Node, answer, trade};
+use crate::node::{Node, answer, quote, trade};
 use crate::redis_server::RedisServer;
 use crate::stack;
 use crate::subscriber::{Client, Door, Pipe};
@@ -424,10 +424,7 @@ async fn a_region_with_and_without_its_redis() {
     let handed = other.metric("tapeline_push_received_total").await.expect("a metric");
     assert!(handed >= 1.0, "nothing was handed over");
     // Who writes into the channel is no node of this service.
-    let poison = std::process::Command::new("redis-cli")
-        .args(["-u", &redis.url, "publish", "redis:local:frames", "no frame of ours, but long enough"])
-        .output();
-    assert!(poison.expect("redis-cli runs").status.success());
+    redis.command(&["publish", "redis:local:frames", "no frame of ours, but long enough"]);
     post(10).await;
     there.until("the ticks after it", |client| client.ids.len() == 60).await;
     assert!(
@@ -448,4 +445,127 @@ async fn a_region_with_and_without_its_redis() {
         assert_eq!(numbers(&node.history("trades", "HOT", &after).await), (1..=101).collect::<Vec<_>>());
     }
     region.stop().await;
+}
+
+const HOT_SYMBOLS: u64 = 10_000;
+
+fn hot(number: u64) -> String {
+    format!("WARM{number}")
+}
+
+/// Posts a trade and a quote of each of many symbols, whose numbers are from `from` on.
+async fn post_hot(node: &Node, from: u64) {
+    let time = |number: u64| FIRST_TIME + i64::try_from(from + number).expect("few") * 1_000;
+    let numbers: Vec<u64> = (0..HOT_SYMBOLS).collect();
+    for part in numbers.chunks(1_000) {
+        let both = |number: &u64| {
+            let (symbol, id, at) = (hot(*number), from + number, time(*number));
+            [trade(&symbol, id, at), quote(&symbol, id % 1_000, at)]
+        };
+        let ticks: Vec<Value> = part.iter().flat_map(both).collect();
+        let posted = node.post_ticks(&ticks, "", None).await;
+        assert_eq!((posted.status, posted.count("accepted")), (200, 2 * part.len() as u64));
+    }
+}
+
+/// The latest trade and quote of each of them, as the node answers.
+async fn latest_hot(node: &Node) -> Vec<(Value, Value)> {
+    let numbers: Vec<u64> = (0..HOT_SYMBOLS).collect();
+    let mut all = Vec::new();
+    for part in numbers.chunks(1_000) {
+        let symbols = part.iter().map(|number| hot(*number)).collect::<Vec<_>>().join(",");
+        let [mut trades, mut quotes] = [Value::Null, Value::Null];
+        for (kind, found) in [("trades", &mut trades), ("quotes", &mut quotes)] {
+            let got = node.get(&format!("/v2/stocks/{kind}/latest?symbols={symbols}")).await;
+            assert_eq!(got.status, 200, "{}", got.json);
+            *found = got.json[kind].clone();
+        }
+        let of = |number: &u64| (trades[hot(*number)].clone(), quotes[hot(*number)].clone());
+        all.extend(part.iter().map(of));
+    }
+    all
+}
+
+/// Waits until this node has put what is latest into Redis once more.
+async fn puts_sheets(node: &Node) {
+    const SHEETS: &str = "tapeline_latest_sheets_total";
+    let before = node.metric(SHEETS).await.expect("a metric");
+    let put = async {
+        while node.metric(SHEETS).await.expect("a metric") <= before {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert!(tokio::time::timeout(NEVER, put).await.is_ok(), "nothing is put into Redis: {}", node.log());
+}
+
+/// A node that starts knows the latest of 10,000 symbols by the region's Redis, as of when it was put there
+/// and what came since; with a Redis that was flushed, poisoned or is full it reads history instead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_is_warm_by_its_redis() {
+    let redis = RedisServer::start();
+    let url = format!("redis.url={}", redis.url);
+    let sets = ["redis.latest_ms=500", "redis.call_ms=2000", "history.linger_ms=300", &url];
+    let mut region = Region::start(stack::cluster(), "warm", 2, &sets).await;
+    post_hot(&region.nodes[0], 1).await;
+    assert_eq!(latest_hot(&region.nodes[0]).await[7].0["i"], 8);
+    puts_sheets(&region.nodes[0]).await;
+    // It is not told again of these: they are on the tape, and newer than the sheets or in them.
+    assert_eq!(region.nodes[1].stop().await, Some(0));
+    post_hot(&region.nodes[0], HOT_SYMBOLS + 1).await;
+    region.nodes[1].start().await;
+    let [one, other] = region.nodes.as_slice() else { panic!("two nodes") };
+    let (warmed, reads) = ("tapeline_latest_warmed_symbols", "tapeline_latest_reads_total");
+    assert_eq!(other.metric(warmed).await, Some(10_000.0), "{}", other.log());
+    let all = latest_hot(one).await;
+    assert_eq!(all[7].0["i"], HOT_SYMBOLS + 8);
+    assert!(latest_hot(other).await == all, "the latest of one node is not that of the other");
+    assert_eq!(other.metric(reads).await, Some(0.0), "history was read");
+    // Nobody keeps sheets by now but who is there; they are lost, damaged, and cannot be put again.
+    for harm in ["flushall", "poison", "full"] {
+        puts_sheets(&region.nodes[0]).await;
+        assert_eq!(region.nodes[1].stop().await, Some(0));
+        // Full first, so that nothing is put back meanwhile.
+        redis.command(&["config", "set", "maxmemory", "1"]);
+        match harm {
+            "flushall" => _ = redis.command(&["flushall"]),
+            "poison" => {
+                redis.command(&["config", "set", "maxmemory", "0"]);
+                for shard in 0..16 {
+                    redis.command(&[
+                        "set",
+                        &format!("warm:local:latest:{shard}"),
+                        "no sheet, but long enough",
+                    ]);
+                }
+                redis.command(&["config", "set", "maxmemory", "1"]);
+            }
+            _ => {}
+        }
+        region.nodes[1].start().await;
+        let [one, other] = region.nodes.as_slice() else { panic!("two nodes") };
+        let known = other.metric(warmed).await;
+        match harm {
+            "full" => assert_eq!(known, Some(10_000.0), "what is there is there"),
+            _ => assert_eq!(known, Some(0.0), "{harm}"),
+        }
+        assert!(harm != "poison" || other.metric("tapeline_redis_poisoned_total").await >= Some(16.0));
+        // Frames are handed over all the same, and what is latest is right.
+        let newest = [trade(&hot(7), 90_000, FIRST_TIME + 3_600_000_000_000)];
+        let posted = one.post_ticks(&newest, "", None).await;
+        let position = posted.json["position"].as_str().expect("a position");
+        other.history("trades", &hot(7), &format!("&after={position}")).await;
+        let symbols: Vec<(Value, Value)> = latest_some(other).await;
+        assert_eq!(symbols[7].0["i"], 90_000, "{harm}");
+        assert!(symbols == latest_some(one).await, "{harm}: the nodes differ");
+        redis.command(&["config", "set", "maxmemory", "0"]);
+    }
+    region.stop().await;
+}
+
+/// The latest of a few of them.
+async fn latest_some(node: &Node) -> Vec<(Value, Value)> {
+    let symbols = (0..50).map(hot).collect::<Vec<_>>().join(",");
+    let trades = node.get(&format!("/v2/stocks/trades/latest?symbols={symbols}")).await.json;
+    let quotes = node.get(&format!("/v2/stocks/quotes/latest?symbols={symbols}")).await.json;
+    (0..50).map(|of| (trades["trades"][hot(of)].clone(), quotes["quotes"][hot(of)].clone())).collect()
 }

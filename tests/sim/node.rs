@@ -132,7 +132,7 @@ impl Sim {
         // Any older mark is as good (I6), as long as frames live much longer than marks are old.
         let short_lived = self.knobs.frame_ttl_ms < 1_000_000;
         let marks = self.read_marks(region, if short_lived { 0 } else { 2 });
-        view.boot(lists, marks, now);
+        view.boot(lists, marks, Vec::new(), now);
         let started: Vec<(TapeId, u64)> =
             view.follower().followed().map(|(tape, progress)| (tape, progress.next)).collect();
         started.iter().for_each(|(tape, next)| self.trace(*tape, || format!("node {node} boots at {next}")));

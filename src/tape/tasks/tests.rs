@@ -55,7 +55,7 @@ impl Node {
         let tail = Tail::new(TailConfig { bytes_max: 1 << 20, keep_ms: 60_000, shards: SHARDS });
         let requests = RequestMemory::new(RequestConfig { keep_ms: 60_000, bytes_max: 1 << 20 }, now.mono);
         let view = View::new(follower, tail, requests, SHARDS);
-        boot_view(view, &self.world).await.map(|(view, _)| view)
+        boot_view(view, &self.world, Vec::new()).await.map(|(view, _)| view)
     }
 
     fn writer(&self, view: &Arc<SharedView>) -> WriterHandle {

@@ -15,8 +15,8 @@ use super::sealed::Sealed;
 use crate::market::Nanos;
 use crate::store::{At, Record, Records, Space, Store, StoreError, StoreErrorKind, TapeId};
 use crate::tape::{
-    CodecError, Delivery, FollowerEffect, Frame, GapRow, Mark, Now, RETIRED_KEY, ReadId, Region, RetiredList,
-    SHARDS, ScannedTape, TapeRow, Unreadable, View, WaitToken, parse_shard_key, parse_tape_key,
+    CodecError, Delivery, FollowerEffect, Frame, GapRow, Mark, Now, Position, RETIRED_KEY, ReadId, Region,
+    RetiredList, SHARDS, ScannedTape, TapeRow, Unreadable, View, WaitToken, parse_shard_key, parse_tape_key,
 };
 
 /// Rows of one page of a scan of records.
@@ -230,12 +230,17 @@ fn undecoded(space: Space, key: &str, error: &CodecError) -> StoreError {
     damaged(space, key, &error.to_string())
 }
 
-/// Boots a view from what is durable: the retired lists of all regions and the marks of the own.
-/// Answers also how many blocks the store counts for each shard, from which its keeper goes on.
+/// Boots a view from what is durable: the retired lists of all regions and the marks of the own. It
+/// begins no further on than `before`. Answers also how many blocks the store counts for each shard, from
+/// which its keeper goes on.
 ///
 /// # Errors
 /// `Unknown`, `Corrupt`: the node does not start.
-pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<(Arc<SharedView>, Vec<u64>), StoreError> {
+pub async fn boot_view(
+    mut view: View,
+    world: &ViewWorld,
+    before: Vec<Position>,
+) -> Result<(Arc<SharedView>, Vec<u64>), StoreError> {
     let mut lists = Vec::new();
     for region in &world.regions {
         let (version, list) = world.list_at_boot(*region).await?;
@@ -253,7 +258,7 @@ pub async fn boot_view(mut view: View, world: &ViewWorld) -> Result<(Arc<SharedV
             )));
         }
     }
-    view.boot(lists, marks, (world.now)());
+    view.boot(lists, marks, before, (world.now)());
     let (changed, _) = watch::channel(0);
     let shared = SharedView {
         view: RwLock::new(view),
