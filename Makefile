@@ -6,6 +6,7 @@ DATA ?= ../shared/data
 SEEDS ?= 1000
 AUDITS ?= 1,2,3,4,5
 BASE ?= 0
+CHURN ?= 600
 PYTHON = .venv/bin/python
 
 .PHONY: run check test test-embedded cluster test-real bench-live bench-cassandra audit sim fmt help
@@ -31,10 +32,12 @@ test-real: python-env ## import and replay the data sets in DATA and check them:
 	$(PYTHON) tests/real/check.py --binary target/release/tapeline --data $(DATA)
 	$(PYTHON) tests/real/live.py --binary target/release/tapeline --data $(DATA)
 
-bench-live: redis-env nginx-env ## thousands of stream clients against a release node, beside Redis, nginx and send(2)
+bench-live: redis-env nginx-env ## thousands of stream clients against a release node, beside Redis, nginx and send(2); then a resume storm, and churn
 	cargo build --release --bin tapeline
 	cargo build --release --package loadtest
 	./target/release/loadtest live --binary target/release/tapeline --json bench-live.json
+	./target/release/loadtest live --binary target/release/tapeline --profile storm
+	./target/release/loadtest live --binary target/release/tapeline --profile churn --seconds $(CHURN) --kill-every 60
 
 bench-cassandra: cassandra-env ## a release node over a real Cassandra, beside raw loops of its driver
 	cargo build --release --bin tapeline

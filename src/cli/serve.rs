@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -37,6 +38,25 @@ pub(super) async fn run(args: ServeArgs) -> Result<(), CliError> {
 pub(super) fn configured(loaded: Loaded) -> Result<Arc<Config>, CliError> {
     logs::install(&loaded.config.telemetry).map_err(|error| CliError::failed(error.to_string()))?;
     Ok(Arc::new(loaded.config))
+}
+
+/// Lets this process have as many files open as the system allows, and says where that is fewer than its
+/// connections and what they are served from need.
+fn raise_files(connections: usize) {
+    /// Segments, blocks, connections to a database and other nodes, log files.
+    const OTHERS: u64 = 512;
+    let most = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }) {
+        tracing::warn!(%error, "the limit of open files is left as it is");
+    }
+    let wanted = connections as u64 + OTHERS;
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < wanted) {
+        tracing::warn!(
+            files,
+            wanted,
+            "fewer files may be open than http.connections_max needs; raise the hard limit (LimitNOFILE=, ulimit -Hn)"
+        );
+    }
 }
 
 /// The signals that end a node. One that comes while nobody waits for it is not lost.
@@ -89,6 +109,7 @@ impl Running {
             let path = ready_file.as_deref().unwrap_or(Path::new("")).display();
             CliError::failed(format!("the old ready file {path} cannot be removed: {error}"))
         })?;
+        raise_files(config.http.connections_max);
         let listeners = Listeners::bind(&config)?;
         let Some(node) = stop.unless_told(Node::start(Arc::clone(&config), listeners)).await else {
             tracing::info!("told to stop before the node had started");

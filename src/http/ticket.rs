@@ -5,7 +5,7 @@
 //! ([`crate::access::Tickets`] says how a stream's handler takes it). It goes into the stream's URL;
 //! what a log keeps of it is worth nothing any more. With `{"cookie":true}` the answer sets a cookie
 //! too, out of reach of scripts, for the chart adapter: it is taken on `GET /udf/…` alone, where
-//! nothing can be changed.
+//! nothing can be changed, and read by pages of listed origins alone.
 
 use std::sync::Arc;
 
@@ -61,10 +61,20 @@ fn cookie_for(gate: &Gate, identity: &Identity, headers: &HeaderMap) -> ApiResul
     // A client that makes the header up has its own cookie kept from plain HTTP.
     let secure = gate.config.http.tls_cert.is_some()
         || headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
-    let secure = if secure { "; Secure" } else { "" };
-    let text =
-        format!("{COOKIE}={value}; Path={COOKIE_PATH}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}");
+    let listed = |origin: &HeaderValue| gate.config.http.cors_origins.iter().any(|listed| origin == listed);
+    let sites = sites(secure, headers.get(header::ORIGIN).is_some_and(listed));
+    let text = format!("{COOKIE}={value}; Path={COOKIE_PATH}; Max-Age={seconds}; HttpOnly; {sites}");
     HeaderValue::from_str(&text).map_err(|error| ApiError::internal(&error.to_string()))
+}
+
+/// From which pages a browser sends the cookie: those of this site, or over TLS that of a listed origin
+/// that asked for it, which may be of another site. There the cookie is that page's own.
+const fn sites(secure: bool, is_listed: bool) -> &'static str {
+    match (secure, is_listed) {
+        (true, true) => "SameSite=None; Secure; Partitioned",
+        (true, false) => "SameSite=Strict; Secure",
+        (false, _) => "SameSite=Strict",
+    }
 }
 
 /// The value of the cookie that a request shows, where such a request may be made with one.
@@ -81,6 +91,14 @@ pub(super) fn cookie_of<'a>(method: &Method, path: &str, headers: &'a HeaderMap)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cookie_is_of_this_site_but_for_a_listed_page_over_tls() {
+        assert_eq!(sites(true, true), "SameSite=None; Secure; Partitioned");
+        for (secure, is_listed) in [(true, false), (false, true), (false, false)] {
+            assert!(sites(secure, is_listed).starts_with("SameSite=Strict"), "{secure} {is_listed}");
+        }
+    }
 
     #[test]
     fn a_cookie_is_taken_where_nothing_changes() {

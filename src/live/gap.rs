@@ -18,6 +18,8 @@ pub struct Gap {
 pub enum GapReason {
     /// The client comes back later than a stream reaches: history has it.
     TooOld,
+    /// The client named a time to begin with that is further back: history has it.
+    TooEarly,
     /// Frames are on no tape any more.
     Lost,
     /// Bars that closed meanwhile are not kept here, for the node was down or had no room: history
@@ -30,7 +32,7 @@ impl GapReason {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::TooOld => "too_old",
+            Self::TooOld | Self::TooEarly => "too_old",
             Self::Lost => "lost",
             Self::BarsNotKept => "bars_not_kept",
         }

@@ -153,6 +153,7 @@ impl Stream {
             None => {}
         }
         self.live.hub.part(&self.subscriber, less, ack(&self.asked));
+        self.subscriber.keep_quotes(&self.asked);
     }
 
     /// A cursor for who has had all that [`Self::next`] has given; `None` while the Position of
@@ -300,7 +301,11 @@ impl Stream {
         let (since, told) = (start.time(), start.told());
         let reach = self.live.now().plus(-self.live.resume_nanos());
         if since < reach.plus(-REACH_SLACK) {
-            let gap = Gap { from: since, to: reach, reason: GapReason::TooOld };
+            let reason = match start {
+                Start::Since(_) => GapReason::TooEarly,
+                Start::After(..) => GapReason::TooOld,
+            };
+            let gap = Gap { from: since, to: reach, reason };
             self.jobs.push_front(Job { interest, start: Start::Since(reach) });
             return Some(gap);
         }

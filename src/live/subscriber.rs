@@ -14,6 +14,7 @@ use super::bell::Bell;
 use super::channel::Channel;
 use super::encode::{Codec, Encoded, Form, Piece};
 use super::gap::Gap;
+use super::interest::Interest;
 use super::outbox::{Outbox, Taken};
 use super::place::Place;
 use crate::market::{Nanos, Row, Symbol};
@@ -282,6 +283,11 @@ impl Subscriber {
         }
     }
 
+    /// Quotes that are held back and no longer asked for are dropped.
+    pub(super) fn keep_quotes(&self, asked: &Interest) {
+        self.inbox.lock().personal.keep_quotes(asked);
+    }
+
     /// Drops what waits.
     pub(super) fn clear(&self) {
         let mut inbox = self.inbox.lock();
@@ -376,9 +382,7 @@ impl Inbox {
     /// Leaves the hub at a place; quotes that are held back are read again with the rest.
     fn leave_at(&mut self, before: &Place) {
         self.behind = Some(self.personal.before(before));
-        self.personal.quotes.clear();
-        self.personal.quotes_before = None;
-        self.personal.flush_at = None;
+        self.personal.keep_quotes(&Interest::default());
     }
 
     /// Queues the quotes that were held back, where they are due.
@@ -402,6 +406,13 @@ impl Personal {
     fn before(&self, place: &Place) -> Place {
         let position = self.quotes_before.as_ref().unwrap_or(&place.position);
         Place { position: Arc::clone(position), told: place.told }
+    }
+
+    fn keep_quotes(&mut self, asked: &Interest) {
+        self.quotes.retain(|symbol, _| asked.wants(Channel::Quotes, *symbol));
+        if self.quotes.is_empty() {
+            (self.quotes_before, self.flush_at) = (None, None);
+        }
     }
 
     /// Whether a tick goes out now. A quote that is held back does later.

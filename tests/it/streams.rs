@@ -132,7 +132,7 @@ async fn a_cursor_told_before_the_subscription_is_where_it_begins() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_stalled_readers_leave_memory_bounded() {
-    const STALLED: u32 = 300;
+    let clients: u32 = if crate::stack::IS_EMBEDDED { 1_000 } else { 300 };
     const TICKS: u64 = 24_000;
     // The limits below add up to some 30 MiB; outboxes share their bytes, and a connection is small.
     // A copy of the load for each client would be a gigabyte.
@@ -150,14 +150,14 @@ async fn many_stalled_readers_leave_memory_bounded() {
     let mut node = started(&folder, &limits).await;
     let (door, all) = (Door::of(&node), json!({"trades": ["*"]}));
     let mut stalled =
-        join_all((0..STALLED).map(|_| Client::subscribe(&door, Pipe::Narrow, "?ext=1", &all))).await;
+        join_all((0..clients).map(|_| Client::subscribe(&door, Pipe::Narrow, "?ext=1", &all))).await;
     join_all(stalled.iter_mut().map(|client| client.until("a cursor", |client| client.cursor.is_some())))
         .await;
     let before = memory_kib(&node, "VmRSS");
     post(&node, "STALL", 1..=TICKS, 400).await;
-    until_closed(&node, STALLED).await;
+    until_closed(&node, clients).await;
     let more = memory_kib(&node, "VmHWM").saturating_sub(before);
-    assert!(more < MORE_KIB_MAX, "{more} KiB for {STALLED} clients that do not read");
+    assert!(more < MORE_KIB_MAX, "{more} KiB for {clients} clients that do not read");
     join_all(stalled.iter_mut().map(Client::until_closed)).await;
     // Who reads at last is told, unless it came too late for that.
     let told: Vec<&Client> = stalled.iter().filter(|client| client.errors == [SLOW_CLIENT]).collect();
@@ -185,7 +185,7 @@ async fn many_stalled_readers_leave_memory_bounded() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resume_storm() {
-    const CLIENTS: u64 = 200;
+    let clients: u32 = if crate::stack::IS_EMBEDDED { 1_000 } else { 200 };
     const SYMBOLS: u64 = 10;
     const BEFORE: u64 = 20_000;
     const MEANWHILE: u64 = 2_000;
@@ -220,7 +220,7 @@ async fn resume_storm() {
     storm_ticks(1..=BEFORE).await;
     let mut live = Client::subscribe(&door, Pipe::Wide, "", &all).await;
     let end = BEFORE + MEANWHILE;
-    let storm = join_all((0..CLIENTS).map(async |number| {
+    let storm = join_all((0..u64::from(clients)).map(async |number| {
         let own = json!({"trades": [symbol(number)]});
         let mut client = Client::subscribe(&door, Pipe::Wide, &query, &own).await;
         let wanted: Vec<u64> = (1..=end).filter(|id| id % SYMBOLS == number % SYMBOLS).collect();
@@ -231,6 +231,9 @@ async fn resume_storm() {
     let in_order = live.until("every tick", |client| client.ids.len() as u64 >= MEANWHILE);
     join(join(storm, in_order), storm_ticks(BEFORE + 1..=end)).await;
     assert_eq!((twice(&live.ids), missing(&live.ids, BEFORE + 1..=end)), (vec![], vec![]), "who is live");
+    // What one has read is there for the others.
+    let scans = node.metric("tapeline_live_scans_total").await.expect("a metric");
+    assert!(scans >= 1.0 && scans < f64::from(clients) / 5.0, "{scans} reads of tapes for {clients} clients");
     for of in 0..SYMBOLS {
         // A frame's ticks are sorted by series: the order is that of each symbol.
         let own: Vec<u64> = live.ids.iter().copied().filter(|id| id % SYMBOLS == of).collect();
@@ -377,33 +380,46 @@ async fn requests_memory_cut_to_nothing() {
     const REQUESTS: u64 = 6_000;
     const AT_ONCE: usize = 64;
     let folder = tempfile::tempdir().expect("a folder");
+    let begun = std::time::Instant::now();
     let mut node = started(&folder, &["tape.requests_bytes_max=1048576"]).await;
     let door = Door::of(&node);
-    let all = json!({"trades": ["*"], "quotes": ["*"]});
+    let all = json!({"trades": ["LAST"], "quotes": ["*"], "bars": ["AGAIN"]});
     let mut client = Client::subscribe(&door, Pipe::Wide, "", &all).await;
+    // No exchange has numbered them: only their request tells that they are the same.
+    let unnumbered = |size: u64, time: i64| {
+        let mut unnumbered = trade("AGAIN", 0, time);
+        unnumbered.as_object_mut().expect("an object").remove("i");
+        unnumbered["s"] = size.into();
+        unnumbered
+    };
     let posting = async {
         for _ in 0..2 {
             let numbers: Vec<u64> = (1..=REQUESTS).collect();
             for part in numbers.chunks(AT_ONCE) {
-                // Quotes have no number of an exchange: only their request tells that they are the same.
                 let posts = part.iter().map(|number| {
-                    let body = quote("AGAIN", *number, TIME).to_string();
+                    let body = format!("{}\n{}", quote("AGAIN", *number, TIME), unnumbered(1, TIME));
                     let request = node.post("", "application/x-ndjson", body);
                     answer(request.header("Idempotency-Key", format!("request-{number}")))
                 });
                 for got in join_all(posts).await {
-                    assert_eq!((got.status, got.count("accepted")), (200, 1), "{}", got.json);
+                    assert_eq!((got.status, got.count("accepted")), (200, 2), "{}", got.json);
                 }
             }
         }
-        post(&node, "AGAIN", LAST..=LAST, 1).await;
+        // What closes the minute, and the last tick of all.
+        let later = [unnumbered(1, TIME + 3 * 60_000_000_000)];
+        assert_eq!(node.post_ticks(&later, "", Some("later")).await.count("accepted"), 1);
+        post(&node, "LAST", LAST..=LAST, 1).await;
     };
-    let reading = client.until("the last tick", |client| client.ids.last() == Some(&LAST));
+    let reading = client
+        .until("the last tick and a bar", |client| client.ids.contains(&LAST) && !client.bars.is_empty());
     join(posting, reading).await;
+    assert_eq!(client.bars, [REQUESTS], "each share once in the bar");
     assert_eq!(missing(&client.ids, 1..=REQUESTS), NONE, "given twice it may be, but not never");
     assert!(!twice(&client.ids).is_empty(), "nothing was forgotten: this shows nothing");
-    let reach = node.metric("tapeline_live_requests_reach_seconds").await;
-    assert!(reach.is_some_and(|seconds| seconds >= 0.0), "how far back they are known: {reach:?}");
+    let reach = node.metric("tapeline_live_requests_reach_seconds").await.expect("a metric");
+    // Uncut it would be tape.requests_minutes, or as long as the node runs.
+    assert!(reach < begun.elapsed().as_secs_f64(), "they are known as far back as {reach} s");
     let history = node.history("quotes", "AGAIN", "").await;
     assert_eq!(history.len() as u64, REQUESTS, "history has each once all the same");
     assert_eq!(node.stop().await, Some(0));

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 import msgpack
 import pytest
 from alpaca.data.live import StockDataStream
+from cut import Line
 from node import Node
 
 
@@ -192,6 +193,38 @@ def test_it_survives_a_restart_of_the_node(tmp_path):
     assert len(set(ids)) == len(ids)
     stream.stop()
     node.stop()
+
+
+def test_it_survives_a_cut_connection(node):
+    line, numbers = Line(node), iter(range(1, 10_000))
+    stream = client(line)
+    stream.stream.subscribe_trades(stream.take, "CUTPY")
+    stream.run()
+    for _ in range(2):
+        before = len(stream.got)
+
+        def once_more():
+            node.post([trade("CUTPY", next(numbers))])
+            return len(stream.got) > before
+
+        wait_for(once_more, "a trade", 60)
+        assert line.cut() > 0
+    ids = [item.id for item in stream.got]
+    assert len(set(ids)) == len(ids)
+    stream.stop()
+    line.end()
+
+
+def test_a_wrong_key_is_told_for_as_long_as_it_is_shown(node, caplog):
+    stream = Client(url(node), node.keys["read"]["id"], "wrong")
+    stream.stream.subscribe_trades(stream.take, "AAPL")
+    thread = threading.Thread(target=stream.stream.run, daemon=True)
+    thread.start()
+    wait_for(lambda: caplog.text.count("auth failed") >= 2, "two refusals, each a second later")
+    stream.stream._should_run = False
+    stream.stream.stop()
+    thread.join(15)
+    assert stream.got == []
 
 
 def raw(node, path="/v2/sip", headers=None, codec="msgpack"):

@@ -4,6 +4,7 @@ import socket
 import threading
 
 import pytest
+from cut import Line
 from node import Node
 from programs import CHANNELS, SDKS, Sdk, comparable
 from test_alpaca_py_stream import now, trade
@@ -155,6 +156,23 @@ def test_it_survives_a_restart_and_a_kill_of_the_node(tmp_path, sdk):
             node.post([trade("MSFT", number)])
             client.gets_ids(*range(1, number + 1))
     node.stop()
+
+
+@EVERY
+def test_it_survives_a_cut_connection(node, sdk):
+    line, symbol = Line(node), f"CUT{sdk.upper()}"
+    with Sdk(sdk, line, trades=[symbol]) as client:
+        client.subscribed(trades=[symbol])
+        node.post([trade(symbol, 1)])
+        client.gets_ids(1)
+        for number in (2, 3):
+            seen, connected = len(client.of("subscribed")), len(client.of("connected"))
+            assert line.cut() > 0
+            client.wait(lambda: len(client.of("connected")) > connected, "a new connection")
+            client.subscribed(seen, trades=[symbol])
+            node.post([trade(symbol, number)])
+            client.gets_ids(*range(1, number + 1))
+    line.end()
 
 
 # What an SDK keeps of its address: Go and JavaScript's SDK 3 its path, JavaScript's SDK 4 all of it.

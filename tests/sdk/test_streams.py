@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from node import Node
 from test_alpaca_py_stream import client, now, raw, subscribed, trade, wait_for
+from test_go_js import channels, every_kind
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 
@@ -132,6 +133,36 @@ def test_a_connection_attaches_to_a_subscription(node):
         receive()
 
 
+def test_a_subscription_from_a_time_too_long_ago_begins_as_far_back_as_the_node_goes(node):
+    body = json.dumps({"symbols": ["AGO"], "kinds": ["trades"]}).encode()
+    made = node.request("POST", "/v1/subscriptions", body, {"Content-Type": "application/json"})[2]
+    node.post([trade("AGO", 1)])
+    key, old = node.keys["read"], "2020-01-01T00:00:00Z"
+    headers = {"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]}
+    of = f"subscription={made['id']}"
+    for path in [f"/v2/sip?{of}&since={old}", f"/v2/sip/since/{old}?{of}"]:
+        connection, _, receive = raw(node, path, headers, "json")
+        assert [receive()[0]["T"] for _ in range(3)] == ["success", "success", "subscription"]
+        assert [tick["i"] for tick in receive()] == [1]
+        connection.close()
+
+
+def test_a_stream_from_a_time_says_where_it_is_at_once(tmp_path):
+    """A browser that is cut before the first tick comes back by what it was told."""
+    node = Node(tmp_path, "--set", "live.heartbeat_ms=60000").start()
+    ticket = node.request("POST", "/v1/stream/ticket")[2]["ticket"]
+    query = f"trades=QUIET&since={now(-60 * 10**9)}&ticket={ticket}"
+    first = urllib.request.urlopen(f"{node.http}/v1/stream?{query}", timeout=20)
+    cursor = next(line for line in first if line.startswith(b"id: ")).decode().removeprefix("id: ").strip()
+    first.close()
+    node.post([trade("QUIET", 1)])
+    again = urllib.request.Request(f"{node.http}/v1/stream?{query}", headers={"Last-Event-ID": cursor})
+    with urllib.request.urlopen(again, timeout=20) as answer:
+        ticks = next(line for line in answer if line.startswith(b"data: ["))
+        assert [tick["i"] for tick in json.loads(ticks.removeprefix(b"data: "))] == [1]
+    node.stop()
+
+
 def test_what_alpaca_has_not_is_asked_for_in_the_message(node):
     key = node.keys["read"]
     headers = {"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]}
@@ -224,6 +255,40 @@ def test_streams_hear_that_their_subscription_changed(node):
     assert node.request("GET", f"{path}/events")[0] == 404
     wait_for(lambda: untouched.ids() == [1, 2], "another subscription's stream goes on")
     assert not untouched.ended
+
+
+def test_messagepack_has_the_types_that_sdks_in_csharp_need(node):
+    """The name of a message first, whole numbers as integers, prices as floats, times as extension -1."""
+    import msgpack
+
+    key = node.keys["read"]
+    headers = {"APCA-API-KEY-ID": key["id"], "APCA-API-SECRET-KEY": key["secret"]}
+    connection, send, receive = raw(node, "/v2/sip", headers)
+    receive(), receive()
+    send({"action": "subscribe", **channels("PACKT", "PACKB")})
+    assert receive()[0]["T"] == "subscription"
+    posted = every_kind()
+    for tick in posted:
+        tick["S"] = {"AAPL": "PACKT", "SPY": "PACKB"}[tick["S"]]
+    assert node.post(posted)["refused"] == 0
+    got = []
+    while len(got) < len(posted):
+        got += msgpack.unpackb(connection.recv(20), object_pairs_hook=list)
+    whole = {"i", "s", "bs", "as", "v", "n", "oi", "os", "ci", "cs"}
+    prices = {"p", "bp", "ap", "o", "h", "l", "c", "vw", "u", "d", "op", "cp"}
+    kinds = set()
+    for pairs in got:
+        assert pairs[0][0] == "T", pairs
+        kinds.add(pairs[0][1])
+        for name, value in pairs[1:]:
+            if name == "t":
+                assert isinstance(value, msgpack.Timestamp), pairs
+            elif name in whole and not isinstance(value, str):
+                assert type(value) is int, (name, pairs)
+            elif name in prices and not isinstance(value, list):
+                assert type(value) is float, (name, pairs)
+    assert kinds == set("tqbudslxc")
+    connection.close()
 
 
 def test_a_misspelt_parameter_is_told(node):

@@ -26,6 +26,7 @@ pub(super) enum Code {
     InsufficientSubscription = 409,
     InvalidSubscribeAction = 410,
     InsufficientScope = 411,
+    InternalError = 500,
 }
 
 impl Code {
@@ -42,6 +43,7 @@ impl Code {
             Self::InsufficientSubscription => "insufficient subscription",
             Self::InvalidSubscribeAction => "invalid subscribe action for this feed",
             Self::InsufficientScope => "insufficient scope",
+            Self::InternalError => "internal error",
         }
     }
 }

@@ -34,8 +34,6 @@ pub(super) struct Served {
     ext: bool,
     /// Where its subscriptions begin, and until when.
     start: Option<(Start, Instant)>,
-    /// It named a time to begin with, and not a cursor.
-    begins_by_time: bool,
     session: Session,
     stream: Stream,
     alive_at: Instant,
@@ -52,7 +50,6 @@ impl Served {
             app,
             codec: session.codec(),
             ext: ask.ext,
-            begins_by_time: false,
             start,
             session,
             stream,
@@ -122,15 +119,17 @@ impl Served {
                 wire.send_pieces(self.codec, &pieces);
             }
             Next::Gap(gap) if self.ext => wire.send(self.codec, vec![self.gap(&gap)]),
-            // A time in the address of an SDK stays there: a stream begins as far back as it goes.
-            Next::Gap(gap) if gap.reason == GapReason::TooOld && self.begins_by_time => return Ok(()),
-            // No tick is lost, and such bars are in history.
-            Next::Gap(gap) if gap.reason == GapReason::BarsNotKept => return Ok(()),
-            Next::Gap(gap) => {
-                let from = text(gap.from);
-                let why = format!("ticks since {from} are lost to this stream; read them from history");
-                return Err(Close::Later(POLICY, why));
-            }
+            Next::Gap(gap) => match gap.reason {
+                // A time in the address of an SDK stays there: a stream begins as far back as it goes.
+                GapReason::TooEarly => return Ok(()),
+                // No tick is lost, and such bars are in history.
+                GapReason::BarsNotKept => return Ok(()),
+                GapReason::TooOld | GapReason::Lost => {
+                    let from = text(gap.from);
+                    let why = format!("ticks since {from} are lost to this stream; read them from history");
+                    return Err(Close::Later(POLICY, why));
+                }
+            },
             Next::End(end) => return Err(self.end(wire, end)),
         }
         match wire.drive(false).now_or_never() {
@@ -171,7 +170,6 @@ impl Served {
                     return Err(Close::Later(POLICY, "too many replays wait".to_owned()));
                 }
                 let codec = self.codec;
-                self.begins_by_time = matches!(start, Some(Start::Since(_)));
                 self.stream.subscribe(&more, start, |asked| Some(message::subscription(codec, asked)));
             }
             Reaction::Unsubscribe(less) => {

@@ -29,6 +29,8 @@ use crate::subs::end_changed;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Between two cursors.
 const CURSOR_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks whether it is known where a stream begins that is to begin at a time.
+const PLACED_WITHIN: Duration = Duration::from_millis(20);
 /// How soon a client comes back after its connection broke.
 const RETRY_MS: u64 = 1_000;
 
@@ -98,6 +100,8 @@ struct Events {
     cursor_at: Instant,
     heartbeat_at: Instant,
     is_open: bool,
+    /// It was told a cursor, without which a browser cannot come back by its ticket.
+    is_placed: bool,
     has_ended: bool,
     _counted: Counted,
 }
@@ -130,6 +134,7 @@ impl Events {
             cursor_at: now,
             heartbeat_at: now,
             is_open: false,
+            is_placed: false,
             has_ended: false,
             _counted: counted,
         }
@@ -142,7 +147,7 @@ impl Events {
         }
         if !self.is_open {
             self.is_open = true;
-            self.heartbeat_at = Instant::now() + self.heartbeat();
+            self.heartbeat_at = Instant::now() + self.heartbeat_every();
             let mut out = BytesMut::new();
             out.put_slice(format!("retry: {RETRY_MS}\n").as_bytes());
             self.write_cursor(&mut out);
@@ -150,19 +155,29 @@ impl Events {
             return Some(out.freeze());
         }
         let bytes_max = self.app.gate.config.live.batch_bytes_max;
-        tokio::select! {
-            next = self.stream.next(bytes_max) => Some(self.event(next)),
-            () = sleep_until(self.heartbeat_at) => {
-                let mut out = BytesMut::from(": heartbeat\n".as_bytes());
-                self.write_cursor(&mut out);
-                out.put_slice(b"\n");
-                self.heartbeat_at = Instant::now() + self.heartbeat();
-                Some(out.freeze())
+        loop {
+            let look_at = if self.is_placed { self.heartbeat_at } else { Instant::now() + PLACED_WITHIN };
+            tokio::select! {
+                next = self.stream.next(bytes_max) => return Some(self.event(next)),
+                () = sleep_until(self.heartbeat_at.min(look_at)) => {
+                    if Instant::now() >= self.heartbeat_at || self.stream.cursor().is_some() {
+                        return Some(self.heartbeat());
+                    }
+                }
             }
         }
     }
 
-    fn heartbeat(&self) -> Duration {
+    /// A comment, and where the client is.
+    fn heartbeat(&mut self) -> Bytes {
+        let mut out = BytesMut::from(": heartbeat\n".as_bytes());
+        self.write_cursor(&mut out);
+        out.put_slice(b"\n");
+        self.heartbeat_at = Instant::now() + self.heartbeat_every();
+        out.freeze()
+    }
+
+    fn heartbeat_every(&self) -> Duration {
         Duration::from_millis(self.app.gate.config.live.heartbeat_ms)
     }
 
@@ -206,6 +221,7 @@ impl Events {
             out.put_slice(b"id: ");
             out.put_slice(token.as_bytes());
             out.put_slice(b"\n");
+            self.is_placed = true;
         }
         self.cursor_at = Instant::now() + CURSOR_EVERY;
     }

@@ -22,7 +22,7 @@ use super::session::{Reaction, Session};
 use super::wire::{Driven, Wire};
 use crate::access::{Identity, Scope};
 use crate::live::{Attached, Codec, Form, Interest, Live, NoStream, Personal, Start, Stream, StreamAsk};
-use crate::subs::end_changed;
+use crate::subs::{SubsError, end_changed};
 
 /// The feed of made-up data.
 const TEST_FEED: &str = "test";
@@ -206,7 +206,7 @@ impl Connection {
             let shown = match (ticket.take(), key.take()) {
                 (Some(ticket), _) => {
                     let known = auth::by_ticket(&app.gate, &ticket, None).await;
-                    Some((known.map(|(identity, _)| identity).map_err(|_| Code::AuthFailed), true))
+                    Some((known.map(|(identity, _)| identity).map_err(|error| code_of(&error)), true))
                 }
                 (None, Some((id, secret, by_header))) => Some((admit(&app, &id, &secret).await, by_header)),
                 (None, None) => None,
@@ -230,8 +230,11 @@ impl Connection {
                         Err(NotOpen::Closed(close)) => return Err(close),
                     },
                     Err(code) => {
-                        wire.send(codec, vec![message::error(codec, code)]);
-                        return Err(Close::Later(POLICY, "the key was refused".to_owned()));
+                        let why = match code {
+                            Code::InternalError => "the ticket could not be looked up",
+                            _ => "the key was refused",
+                        };
+                        return refuse(wire, code, why.to_owned());
                     }
                 }
             }
@@ -272,6 +275,15 @@ fn by_message(key: String, secret: String) -> (String, String, bool) {
     (key, secret, false)
 }
 
+/// Why a ticket opens nothing: it is none, its key may not, or nobody knows now.
+fn code_of(error: &ApiError) -> Code {
+    match error.status() {
+        StatusCode::UNAUTHORIZED => Code::AuthFailed,
+        StatusCode::FORBIDDEN => Code::InsufficientScope,
+        _ => Code::InternalError,
+    }
+}
+
 /// Who shows a key. One above its rate waits.
 async fn admit(app: &App, id: &str, secret: &str) -> Result<Arc<Identity>, Code> {
     let gate = &app.gate;
@@ -305,8 +317,11 @@ async fn open(
     let (mut asked, mut personal) = (None, Personal::new(ask.conflate, None));
     if let Some(id) = &ask.subscription {
         let subscription = app.subs.get(&identity.account, id).await;
-        let subscription = subscription
-            .map_err(|error| NotOpen::Refused(Code::InsufficientSubscription, error.to_string()))?;
+        let subscription = subscription.map_err(|error| match error {
+            SubsError::NoSuch(_) => NotOpen::Refused(Code::InsufficientSubscription, error.to_string()),
+            // SDKs come again after that, and give up after the others.
+            _ => NotOpen::Refused(Code::InternalError, error.to_string()),
+        })?;
         let wanted = Wanted::of(app, &subscription, None);
         personal = wanted.personal;
         asked = wanted.attached.map(|attached| (wanted.interest, attached));

@@ -70,7 +70,7 @@ impl World {
             let tail = Tail::new(TailConfig { bytes_max: tail_bytes_max, ..TailConfig::default() });
             let requests = RequestMemory::new(RequestConfig::default(), Mono(0));
             let view = View::new(Follower::new(config, Box::new(|| 1), at(0)), tail, requests, SHARDS);
-            let (view, _) = boot_view(view, &world).await.unwrap();
+            let (view, _) = boot_view(view, &world, Vec::new()).await.unwrap();
             let scans = Scans::new(Arc::clone(&store) as _, sealed.clone(), 2, 1 << 20, Box::new(|| {}));
             let hub = HubConfig {
                 outbox_bytes_max,
@@ -432,8 +432,12 @@ async fn too_far_back_is_a_gap_and_then_the_stream_goes_on() {
     let mut stream = live.open(ask()).unwrap();
     let start = after(Position::default(), 1_000_000);
     stream.subscribe(&interest(&["A"]), Some(start), |_| None);
+    // Who lacks ticks and who named an early time are told apart, also on one connection.
+    stream.subscribe(&interest(&["B"]), Some(Start::Since(at(900_000).wall)), |_| None);
     let Some(Next::Gap(gap)) = stream.next(1).now_or_never() else { panic!("a gap") };
     assert_eq!((gap.from, gap.to, gap.reason), (at(1_000_000).wall, at(1_100_000).wall, GapReason::TooOld));
+    let Next::Gap(gap) = stream.next(1).await else { panic!("another gap") };
+    assert_eq!((gap.from, gap.to, gap.reason), (at(900_000).wall, at(1_100_000).wall, GapReason::TooEarly));
     world.write(9, &["A"]).await;
     world.follow(0, 9);
     live.hub.turn();
@@ -522,6 +526,11 @@ async fn of_quotes_that_are_conflated_the_latest_goes_out_and_no_cursor_passes_o
     assert_eq!((bids(&mut stream).await, next(&stream)), (vec![], Some(4)));
     tokio::time::advance(Duration::from_millis(101)).await;
     assert_eq!(bids(&mut stream).await, [("A".to_owned(), 4.0)]);
+    // What is no longer asked for does not come late.
+    accept(quotes(5, &[("A", 5)]));
+    stream.unsubscribe(&wanted, |_| None);
+    tokio::time::advance(Duration::from_millis(101)).await;
+    assert_eq!((bids(&mut stream).await, next(&stream)), (vec![], Some(6)));
 }
 
 #[tokio::test]
