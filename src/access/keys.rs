@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use super::limits::{KeyLimiter, Rate};
 use super::row::{KeyAsk, KeyRow, Scope};
+use super::shared::Used;
 use super::{Actor, Allowance, Audit, MonoClock, secret};
 use crate::config;
 use crate::market::Nanos;
@@ -148,7 +149,6 @@ impl Keys {
         }
     }
 
-    /// Whether a key that was good still is.
     /// Whether a key that was admitted before still is good.
     #[must_use]
     pub fn is_live(&self, id: &str, now: Nanos) -> bool {
@@ -163,6 +163,16 @@ impl Keys {
         let known = self.known.load();
         let entry = known.get(id).filter(|entry| entry.row.is_live(now)).ok_or(Denied)?;
         Ok((Arc::clone(&entry.identity), entry.limiter.check()))
+    }
+
+    /// The keys that were used here since the last time.
+    pub(super) fn take_used(&self) -> Vec<Used> {
+        let used = |entry: &Arc<Entry>| {
+            let requests = entry.limiter.take_untold();
+            let (key_id, limiter) = (entry.row.id.clone(), entry.limiter.clone());
+            (requests > 0).then_some(Used { key_id, requests, limiter })
+        };
+        self.known.load().values().filter_map(used).collect()
     }
 
     /// Reads all keys again.

@@ -4,7 +4,7 @@ use std::hash::{Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU32, Ordering};
 use std::time::Duration;
 
 use governor::clock::Clock;
@@ -13,6 +13,9 @@ use governor::state::InMemoryState;
 use governor::state::direct::NotKeyed;
 use governor::state::keyed::DashMapStateStore;
 use governor::{NotUntil, Quota, RateLimiter};
+use parking_lot::Mutex;
+
+use super::shared::Known;
 
 /// Where more addresses come than are counted one by one, all share this many counts.
 const SHARED_COUNTS: u64 = 4_096;
@@ -104,13 +107,17 @@ pub(super) struct KeyLimiter {
     rate: Rate,
     clock: MonoClock,
     limiter: Arc<RateLimiter<NotKeyed, InMemoryState, MonoClock, StateInformationMiddleware>>,
+    /// Requests admitted that the other nodes have not been told of.
+    untold: Arc<AtomicU32>,
+    known: Arc<Mutex<Known>>,
 }
 
 impl KeyLimiter {
     pub(super) fn new(rate: Rate, clock: &MonoClock) -> Self {
         let limiter = RateLimiter::direct_with_clock(rate.quota(), clock.clone())
             .with_middleware::<StateInformationMiddleware>();
-        Self { rate, clock: clock.clone(), limiter: Arc::new(limiter) }
+        let (untold, known) = (Arc::default(), Arc::default());
+        Self { rate, clock: clock.clone(), limiter: Arc::new(limiter), untold, known }
     }
 
     pub(super) const fn rate(&self) -> Rate {
@@ -118,7 +125,37 @@ impl KeyLimiter {
     }
 
     pub(super) fn check(&self) -> Allowance {
-        self.rate.allowance(self.clock.now(), self.limiter.check())
+        let outcome = self.limiter.check();
+        if outcome.is_ok() {
+            self.untold.fetch_add(1, Ordering::Relaxed);
+        }
+        self.rate.allowance(self.clock.now(), outcome)
+    }
+
+    /// Requests admitted since the last time that they were taken.
+    pub(super) fn take_untold(&self) -> u32 {
+        self.untold.swap(0, Ordering::Relaxed)
+    }
+
+    /// They could not be told.
+    pub(super) fn put_back(&self, requests: u32) {
+        self.untold.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    /// Takes off what other nodes have admitted, as far as there is anything left; answers what they have.
+    pub(super) fn take_others(&self, window: u64, own: u64, sum: u64) -> u64 {
+        let others = self.known.lock().others_since(window, own, sum);
+        let burst = self.rate.burst.get();
+        let mut left = u32::try_from(others).unwrap_or(u32::MAX).min(burst);
+        let mut part = left;
+        // All of it at once, else halves of it: what is not there any more is not owed.
+        while let Some(some) = NonZeroU32::new(part.min(left)) {
+            match self.limiter.check_n(some) {
+                Ok(Ok(_)) => left -= some.get(),
+                Ok(Err(_)) | Err(_) => part /= 2,
+            }
+        }
+        others
     }
 }
 

@@ -17,6 +17,7 @@ mod keys;
 mod limits;
 mod row;
 mod secret;
+mod shared;
 pub(crate) mod tickets;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -25,4 +26,5 @@ pub use audit::{Actor, Audit, Entry};
 pub use keys::{AccessError, Denied, Identity, Keys, NewKey};
 pub use limits::{Allowance, MonoClock, SourceLimiter};
 pub use row::{KeyAsk, KeyRow, Scope};
+pub use shared::share;
 pub use tickets::{Ticket, TicketError, Tickets};

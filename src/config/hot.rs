@@ -25,4 +25,6 @@ pub struct Redis {
     pub push_bytes_max: usize,
     /// How often what is latest is put into it for nodes that start; 0: never.
     pub latest_ms: u64,
+    /// How often nodes tell each other what each key has used of its rate; 0: never.
+    pub rates_ms: u64,
 }

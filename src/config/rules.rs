@@ -142,6 +142,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("redis.call_ms", Rule::Number(1, 60_000)),
     ("redis.push_bytes_max", Rule::Number(64 * KIB, 16 * GIB)),
     ("redis.latest_ms", Rule::Number(0, 15_000)),
+    ("redis.rates_ms", Rule::Number(0, 30_000)),
     ("history.linger_ms", Rule::Number(100, HOUR_MS)),
     ("history.block_ticks_max", Rule::Number(16, 65_536)),
     ("history.page_limit_default", Rule::Number(1, 1_000_000)),

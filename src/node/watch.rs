@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::backends::{Backend, ROWS_AGE_MIN};
 use super::{Node, tls};
-use crate::access::tickets::is_over;
+use crate::access::{self, tickets::is_over};
 use crate::hot::redis::RedisHot;
-use crate::http::Streams;
+use crate::http::{Gate, Streams};
 use crate::live::Newest;
 use crate::market::Nanos;
 use crate::store::Store as _;
@@ -81,6 +81,17 @@ impl Node {
         if let Some(tls) = &self.tls {
             self.tasks.spawn(tls::watch(Arc::clone(tls), Arc::clone(&self.gate), self.stop.clone()));
         }
+        self.watch_keys();
+    }
+
+    /// Reads the keys again, ends the streams of those that are no longer good, and counts them with the
+    /// other nodes of the region.
+    fn watch_keys(&self) {
+        if let Some((redis, _)) = self.push.as_ref().filter(|_| self.config.redis.rates_ms > 0) {
+            let every = Duration::from_millis(self.config.redis.rates_ms);
+            let (gate, redis) = (Arc::clone(&self.gate), Arc::clone(redis));
+            self.tasks.spawn(share_rates(gate, redis, every, self.stop.clone()));
+        }
         let (gate, stop) = (Arc::clone(&self.gate), self.stop.clone());
         let streams = Arc::clone(&self.streams);
         let refresh = Duration::from_millis(self.config.access.refresh_ms);
@@ -102,6 +113,18 @@ impl Node {
                 }
             }
         });
+    }
+}
+
+/// Tells the other nodes of the region what keys have used, and hears it from them.
+async fn share_rates(gate: Arc<Gate>, redis: Arc<RedisHot>, period: Duration, stop: CancellationToken) {
+    let mut ticks = every(period);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let now_ms = u64::try_from((gate.clock)().0 / 1_000_000).unwrap_or(0);
+        match access::share(&gate.keys, &*redis, now_ms).await {
+            Ok(requests) => gate.metrics.access_shared.inc_by(requests),
+            Err(error) => tracing::debug!(%error, "keys are counted by this node alone"),
+        }
     }
 }
 

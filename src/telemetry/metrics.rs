@@ -47,6 +47,7 @@ metrics! {
     http_tls_reloads: IntCounterVec = "tapeline_http_tls_reloads_total", "looks at changed TLS files, by outcome", ["outcome"];
     http_panics: IntCounter = "tapeline_http_panics_total", "handlers that panicked", [];
     access_keys: IntGauge = "tapeline_access_keys", "keys known, the revoked ones too", [];
+    access_shared: IntCounter = "tapeline_access_shared_requests_total", "requests of keys on other nodes of the region that were counted here", [];
     access_refresh_failures: IntCounter = "tapeline_access_refresh_failures_total", "reads of all keys that failed", [];
     ingest_in_flight_bytes: IntGauge = "tapeline_ingest_in_flight_bytes", "memory of requests being taken in", [];
     ingest_requests: IntCounterVec = "tapeline_ingest_requests_total", "requests of ticks, by outcome", ["outcome"];

@@ -406,6 +406,7 @@ async fn a_region_with_and_without_its_redis() {
         "history.linger_ms=300",
         "tape.poll_own_ms=3000",
         "redis.call_ms=200",
+        "redis.rates_ms=200",
         &url,
     ];
     let region = Region::start(stack::cluster(), "redis", 2, &sets).await;
@@ -439,6 +440,17 @@ async fn a_region_with_and_without_its_redis() {
     post(20).await;
     there.until("what came after it was replaced", |client| client.ids.len() == 100).await;
     assert_eq!(there.ids, (1..=100).collect::<Vec<_>>(), "each once and in order");
+    // What a key has used on one node counts on the other.
+    let shared = async {
+        loop {
+            one.get("/v1/symbols").await;
+            other.get("/v1/symbols").await;
+            if other.metric("tapeline_access_shared_requests_total").await.expect("a metric") >= 1.0 {
+                return;
+            }
+        }
+    };
+    assert!(tokio::time::timeout(NEVER, shared).await.is_ok(), "each node counts alone");
     for node in &region.nodes {
         let position = one.post_ticks(&ticks("HOT", 101..=101), "", None).await.json["position"].clone();
         let after = format!("&after={}", position.as_str().expect("a position"));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -246,26 +247,52 @@ async fn resume_storm() {
 struct Follower {
     symbol: String,
     cursor: Option<String>,
+    /// It takes its time for each message, over a connection that is soon full.
+    is_slow: bool,
     /// What each of its connections gave.
     given: Vec<Vec<u64>>,
 }
 
 impl Follower {
-    /// Connects where it was, and reads until the node dies or the last tick is there.
-    async fn follow(&mut self, door: &Door, ready: &Semaphore) {
+    /// Connects where it was, and reads until the node ends it or the last tick is there. Before that it
+    /// goes by itself after each of so many messages, and comes back.
+    async fn follow(&mut self, door: &Door, ready: &Semaphore, stays: &[usize]) {
+        for messages in stays {
+            let mut client = self.connect(door).await;
+            for _ in 0..*messages {
+                self.read(&mut client).await;
+            }
+            self.leave(client);
+        }
+        let mut client = self.connect(door).await;
+        ready.add_permits(1);
+        while client.closed.is_none() && !client.ids.contains(&LAST) {
+            self.read(&mut client).await;
+        }
+        self.leave(client);
+    }
+
+    async fn connect(&self, door: &Door) -> Client {
         let query = match &self.cursor {
             Some(cursor) => format!("?ext=1&cursor={cursor}"),
             None => "?ext=1".to_owned(),
         };
-        let mut client =
-            Client::subscribe(door, Pipe::Wide, &query, &json!({"trades": [&self.symbol]})).await;
+        let pipe = if self.is_slow { Pipe::Narrow } else { Pipe::Wide };
+        let mut client = Client::subscribe(door, pipe, &query, &json!({"trades": [&self.symbol]})).await;
         if self.cursor.is_none() {
             client.until("its first cursor", |client| client.cursor.is_some()).await;
         }
-        ready.add_permits(1);
-        while client.closed.is_none() && !client.ids.contains(&LAST) {
-            client.next().await;
+        client
+    }
+
+    async fn read(&self, client: &mut Client) {
+        client.next().await;
+        if self.is_slow {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    fn leave(&mut self, mut client: Client) {
         assert_eq!((client.gaps, client.errors.as_slice()), (0, &[][..]));
         self.cursor = client.cursor.take().or(self.cursor.take());
         self.given.push(client.ids);
@@ -309,29 +336,39 @@ async fn killed_under(node: &Node, requests: Vec<Request>) -> Vec<Request> {
         .collect()
 }
 
+/// Clients go by themselves and come back, some are slow; the node is killed under load and told to stop in
+/// turn. What each was given is what history has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resume_anywhere() {
-    const CLIENTS: usize = 30;
+    const CLIENTS: usize = 200;
     const SYMBOLS: usize = 6;
     const KILLS: usize = 5;
     const REQUESTS: usize = 40;
     const AT_ONCE: usize = 16;
     let folder = tempfile::tempdir().expect("a folder");
-    let mut node = started(&folder, &["live.heartbeat_ms=100", "history.linger_ms=300"]).await;
+    let limits = ["live.heartbeat_ms=100", "history.linger_ms=300", "live.move_ms=300"];
+    let mut node = started(&folder, &limits).await;
     let mut followers: Vec<Follower> = (0..CLIENTS)
         .map(|number| Follower {
             symbol: format!("BACK{}", number % SYMBOLS),
             cursor: None,
+            is_slow: number % 10 == 0,
             given: Vec::new(),
         })
         .collect();
     let (mut next, mut pending, mut cut) = (1_u64, Vec::new(), 0);
     for round in 0..=KILLS {
         let (door, ready) = (Door::of(&node), Semaphore::new(0));
-        let follow = join_all(followers.iter_mut().map(|follower| follower.follow(&door, &ready)));
+        // In the first round each has a cursor before there is a tick.
+        let stays = |number: usize| {
+            let stays: &[usize] = if round == 0 { &[] } else { [&[][..], &[1], &[4, 9]][number % 3] };
+            stays
+        };
+        let follow = followers.iter_mut().enumerate();
+        let follow = join_all(follow.map(|(number, of)| of.follow(&door, &ready, stays(number))));
         let posting = async {
             let everybody = u32::try_from(CLIENTS).expect("few");
-            // In the first round each has a cursor before there is a tick; later ticks come at once.
+            // Later ticks come at once.
             let wait = if round == 0 { everybody } else { 0 };
             drop(ready.acquire_many(wait).await.expect("open"));
             let again = std::mem::take(&mut pending);
@@ -343,6 +380,8 @@ async fn resume_anywhere() {
             if round == KILLS {
                 let last: Vec<Value> = (0..SYMBOLS).map(|of| tick(&format!("BACK{of}"), LAST)).collect();
                 assert_eq!(node.post_ticks(&last, "", None).await.status, 200);
+            } else if round % 2 == 1 {
+                kill_process(node.pid().expect("it runs"), Signal::TERM).expect("it is told to stop");
             } else {
                 pending = killed_under(&node, requests(&mut next, SYMBOLS, AT_ONCE).collect()).await;
                 cut += pending.len();
