@@ -15,7 +15,7 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{NotUntil, Quota, RateLimiter};
 use parking_lot::Mutex;
 
-use super::shared::Known;
+use super::shared::{Counted, Known};
 
 /// Where more addresses come than are counted one by one, all share this many counts.
 const SHARED_COUNTS: u64 = 4_096;
@@ -137,17 +137,26 @@ impl KeyLimiter {
         self.untold.swap(0, Ordering::Relaxed)
     }
 
-    /// They could not be told.
+    /// They are told another time.
     pub(super) fn put_back(&self, requests: u32) {
         self.untold.fetch_add(requests, Ordering::Relaxed);
     }
 
-    /// Takes off what other nodes have admitted, as far as there is anything left; answers what they have.
-    pub(super) fn take_others(&self, window: u64, own: u64, sum: u64) -> u64 {
-        let others = self.known.lock().others_since(window, own, sum);
-        let burst = self.rate.burst.get();
-        let mut left = u32::try_from(others).unwrap_or(u32::MAX).min(burst);
-        let mut part = left;
+    /// Whether they were told is not known.
+    pub(super) fn failed(&self) {
+        self.known.lock().failed();
+    }
+
+    /// Requests that a key is given in so long.
+    pub(super) fn replenished(&self, elapsed_ms: u64) -> u64 {
+        u64::from(self.rate.per_minute.get()).saturating_mul(elapsed_ms) / 60_000
+    }
+
+    /// Takes off what other nodes have admitted, as far as there is anything left; answers how much it was.
+    pub(super) fn take_others(&self, counted: Counted) -> u64 {
+        let others = self.known.lock().others_since(counted);
+        let most = u32::try_from(others).unwrap_or(u32::MAX).min(self.rate.burst.get());
+        let (mut left, mut part) = (most, most);
         // All of it at once, else halves of it: what is not there any more is not owed.
         while let Some(some) = NonZeroU32::new(part.min(left)) {
             match self.limiter.check_n(some) {
@@ -155,7 +164,7 @@ impl KeyLimiter {
                 Ok(Err(_)) | Err(_) => part /= 2,
             }
         }
-        others
+        u64::from(most - left)
     }
 }
 

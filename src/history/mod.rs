@@ -61,6 +61,12 @@ pub trait TailDoor: Send + Sync + 'static {
     /// [`Unreadable`] where it cannot promise that.
     fn snapshot(&self, series: Series) -> Result<Snapshot, Unreadable>;
 
+    /// Whether it can.
+    ///
+    /// # Errors
+    /// [`Unreadable`].
+    fn readable(&self) -> Result<(), Unreadable>;
+
     /// At most `limit` series that have ticks in the tail, ascending, from `from` on.
     ///
     /// # Errors

@@ -222,6 +222,14 @@ impl Reader {
         Ok(pages.finish())
     }
 
+    /// Whether all that was acknowledged before the node started can be read.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn readable(&self) -> Result<(), ReadError> {
+        Ok(self.tail.readable()?)
+    }
+
     /// The newest entry of a series until `until` that `fits`, corrections and cancels applied.
     ///
     /// # Errors

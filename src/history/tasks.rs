@@ -26,6 +26,10 @@ impl TailDoor for SharedView {
         self.read(|view| view.snapshot(series))
     }
 
+    fn readable(&self) -> Result<(), Unreadable> {
+        self.read(|view| view.readable())
+    }
+
     fn series_from(&self, from: Bound<Series>, limit: usize) -> Result<Vec<Series>, Unreadable> {
         self.read(|view| view.series_from(from, limit))
     }

@@ -108,10 +108,12 @@ pub(crate) struct MemoryTail {
 
 #[async_trait]
 impl TailDoor for MemoryTail {
+    fn readable(&self) -> Result<(), Unreadable> {
+        if *self.shed.lock() { Err(CatchingUp { frames: 1 }.into()) } else { Ok(()) }
+    }
+
     fn snapshot(&self, series: Series) -> Result<Snapshot, Unreadable> {
-        if *self.shed.lock() {
-            return Err(CatchingUp { frames: 1 }.into());
-        }
+        self.readable()?;
         let rows = self.rows.lock();
         let rows: Vec<Row> = rows.iter().filter(|row| row.tick.series() == series).cloned().collect();
         let run = 0..rows.len();

@@ -442,15 +442,20 @@ impl Latest {
         }
     }
 
-    /// What is known of those symbols that are wanted, ascending.
+    /// The symbols, in no order.
+    pub fn symbols(&self) -> impl Iterator<Item = Symbol> {
+        self.symbols.keys().copied()
+    }
+
+    /// What is known of these symbols, ascending.
     #[must_use]
-    pub fn known(&self, wants: impl Fn(Symbol) -> bool) -> Vec<Known> {
-        let known = |(symbol, series): (&Symbol, &Series)| {
+    pub fn known(&self, symbols: &[Symbol]) -> Vec<Known> {
+        let known = |symbol: &Symbol| {
+            let series = self.symbols.get(symbol)?;
             let known = Known { symbol: *symbol, trade: series.trade.known(), quote: series.quote.known() };
             (known.trade.is_some() || known.quote.is_some()).then_some(known)
         };
-        let wanted = self.symbols.iter().filter(|(symbol, _)| wants(**symbol));
-        let mut all: Vec<Known> = wanted.filter_map(known).collect();
+        let mut all: Vec<Known> = symbols.iter().filter_map(known).collect();
         all.sort_unstable_by_key(|known| known.symbol);
         all
     }

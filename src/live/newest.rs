@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, MutexGuard};
@@ -11,9 +11,9 @@ use super::latest::{Ask, Latest, Member, Newer, Quoted, Traded, sets_price};
 use super::sheet::{Known, Sheet};
 use crate::bars::Timeframe;
 use crate::history::{BarQuery, BarSpan, Entry, ReadError, Reader};
-use crate::market::{Event, Kind, Nanos, Series, Symbol, Tick};
+use crate::market::{Event, Kind, Nanos, Row, Series, Symbol, Tick};
 use crate::store::Order;
-use crate::tape::{Delivery, SHARDS, shard_of};
+use crate::tape::{Delivery, Follower, Position, SHARDS, shard_of};
 use crate::wire::{Mark, json};
 
 /// Answers of the memory for which its lock is held at once.
@@ -109,6 +109,11 @@ pub struct Newest {
     reads: AtomicU64,
     /// Symbols that were taken from sheets.
     warmed: AtomicUsize,
+    /// By shard, what the sheets cover, until the node has followed all of it.
+    sheets: Mutex<BTreeMap<u8, Position>>,
+    /// What is in memory may be answered: with sheets it is older than what was acknowledged until the tapes
+    /// were followed to their ends.
+    is_ready: AtomicBool,
 }
 
 impl Newest {
@@ -117,15 +122,25 @@ impl Newest {
     pub fn new(reader: Arc<Reader>, symbols_max: usize) -> Self {
         let latest = Mutex::new(Latest::new(symbols_max));
         let (reads, warmed) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Self { latest, reader, reading: Mutex::default(), reads, warmed }
+        let (reading, sheets) = (Mutex::default(), Mutex::default());
+        Self { latest, reader, reading, reads, warmed, sheets, is_ready: AtomicBool::new(true) }
     }
 
-    /// Takes what the follower delivered, in order.
-    pub fn deliver(&self, deliveries: &[Delivery]) {
+    /// Takes what the follower delivered, in order. What a sheet covers is in it already, also what was taken
+    /// back: it is not taken again.
+    pub fn deliver(&self, follower: &Follower, deliveries: &[Delivery]) {
+        let mut sheets = self.sheets.lock();
+        sheets.retain(|_, position| !follower.has_followed(position));
         let mut latest = self.latest.lock();
         for delivery in deliveries {
-            delivery.live_rows().for_each(|row| latest.apply(row));
-            delivery.backfill_rows().for_each(|row| latest.backfilled(row));
+            let frame = &delivery.frame;
+            let covers = |position: &Position| follower.progress(position, frame.tape).covers(frame.seq);
+            let in_sheets = sheets.iter().filter(|(_, position)| covers(position)).map(|(shard, _)| *shard);
+            let in_sheets: Vec<u8> = in_sheets.collect();
+            let is_new =
+                |row: &&Row| in_sheets.is_empty() || !in_sheets.contains(&shard_of(row.tick.symbol, SHARDS));
+            delivery.live_rows().filter(is_new).for_each(|row| latest.apply(row));
+            delivery.backfill_rows().filter(is_new).for_each(|row| latest.backfilled(row));
         }
     }
 
@@ -147,20 +162,40 @@ impl Newest {
         self.warmed.load(Ordering::Relaxed)
     }
 
-    /// What is known of the symbols of a shard, ascending.
+    /// The symbols in memory, by shard.
     #[must_use]
-    pub fn known(&self, shard: u8) -> Vec<Known> {
-        self.latest.lock().known(|symbol| shard_of(symbol, SHARDS) == shard)
+    pub fn by_shard(&self) -> BTreeMap<u8, Vec<Symbol>> {
+        let mut shards = BTreeMap::<u8, Vec<Symbol>>::new();
+        let latest = self.latest.lock();
+        latest.symbols().for_each(|symbol| shards.entry(shard_of(symbol, SHARDS)).or_default().push(symbol));
+        shards
     }
 
-    /// Takes what another node knew. Nothing was delivered here yet, and what the sheet does not cover
-    /// will be.
-    pub fn warm(&self, sheet: Sheet) {
+    /// What is known of these symbols, ascending.
+    #[must_use]
+    pub fn known(&self, symbols: &[Symbol]) -> Vec<Known> {
+        self.latest.lock().known(symbols)
+    }
+
+    /// Takes what another node knew of a shard. Nothing was delivered here yet, and what the sheet does not
+    /// cover will be.
+    pub fn warm(&self, shard: u8, sheet: Sheet) {
         let mut latest = self.latest.lock();
         for known in sheet.symbols {
             latest.warm(known);
         }
         self.warmed.store(latest.len(), Ordering::Relaxed);
+        self.sheets.lock().insert(shard, sheet.position);
+        self.is_ready.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether what is in memory may be answered.
+    fn ready(&self) -> Result<(), ReadError> {
+        if !self.is_ready.load(Ordering::Relaxed) {
+            self.reader.readable()?;
+            self.is_ready.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The newest of many series, in the order asked: what the memory knows under one lock, the
@@ -169,6 +204,7 @@ impl Newest {
     /// # Errors
     /// [`ReadError`].
     pub async fn newest(&self, asks: &[Ask], now: Nanos) -> Result<Objects, ReadError> {
+        self.ready()?;
         let minute = now.floor(Nanos::MINUTE);
         let (mut objects, mut missing) = (Objects::with_capacity(asks.len()), Vec::new());
         for some in asks.chunks(ASKS_AT_ONCE) {
@@ -234,6 +270,7 @@ impl Newest {
 
     /// The latest status or band, up to `now`.
     async fn event(&self, ask: Ask, now: Nanos) -> Result<Option<Newer<Event>>, ReadError> {
+        self.ready()?;
         let Ask { symbol, member } = ask;
         let series = Series { symbol, kind: member.kind() };
         let turn = self.turn(series);
@@ -258,6 +295,7 @@ impl Newest {
     /// # Errors
     /// [`ReadError`].
     pub async fn trade(&self, symbol: Symbol, now: Nanos) -> Result<Option<Traded>, ReadError> {
+        self.ready()?;
         if let Ok(known) = self.latest.lock().trade(symbol) {
             return Ok(known);
         }
@@ -286,6 +324,7 @@ impl Newest {
     /// # Errors
     /// [`ReadError`].
     pub async fn quote(&self, symbol: Symbol, now: Nanos) -> Result<Option<Quoted>, ReadError> {
+        self.ready()?;
         if let Ok(known) = self.latest.lock().quote(symbol) {
             return Ok(known);
         }

@@ -246,7 +246,11 @@ mod tests {
         }
         let mut position = Position::default();
         position.tapes.insert(TapeId(7), Progress::at(301));
-        Sheet { position, at: Nanos(1_000), symbols: latest.known(|_| true) }
+        Sheet {
+            position,
+            at: Nanos(1_000),
+            symbols: latest.known(&["A", "B", "C"].map(|name| name.parse().unwrap())),
+        }
     }
 
     #[test]
@@ -317,7 +321,9 @@ mod tests {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= with;
             }
-            let _ = Sheet::decode(&bytes);
+            if let Ok(found) = Sheet::decode(&bytes) {
+                prop_assert_eq!(Sheet::decode(&found.encode()), Ok(found));
+            }
         }
     }
 }

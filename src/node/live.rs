@@ -1,5 +1,6 @@
 //! The live part of a node: latest values, hubs, and their tasks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,14 +59,14 @@ impl<'a> Ground<'a> {
 pub(super) fn start(
     config: &config::Live,
     ground: &Ground<'_>,
-    warm: Option<(Sheets, Vec<Sheet>)>,
+    warm: Option<(Sheets, BTreeMap<u8, Sheet>)>,
     stop: &CancellationToken,
     tracker: &TaskTracker,
 ) -> LiveParts {
     let Ground { storage, view, reader, clocks, metrics, bars, warm_every } = ground;
     let newest = Arc::new(Newest::new(Arc::clone(reader), config.latest_symbols_max));
     if let Some((sheets, read)) = warm {
-        read.into_iter().for_each(|sheet| newest.warm(sheet));
+        read.into_iter().for_each(|(shard, sheet)| newest.warm(shard, sheet));
         tracing::info!(
             symbols = newest.warmed(),
             "the latest of these symbols is known by the region's Redis"
@@ -100,7 +101,7 @@ pub(super) fn start(
 
     let (latest, to_hub) = (Arc::clone(&newest), Arc::clone(&live));
     view.listen(Box::new(move |view, passed, delivered| {
-        latest.deliver(delivered);
+        latest.deliver(view.follower(), delivered);
         to_hub.hub().enqueue(passed, delivered, view.follower().position());
     }));
     let counted = Arc::clone(metrics);

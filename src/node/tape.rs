@@ -1,5 +1,6 @@
 //! The tape's tasks of a node: view, writer, keeper.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,7 +36,7 @@ pub(super) struct TapeTasks {
     /// The Redis, and what is handed over by it.
     pub(super) push: Option<(Arc<RedisHot>, Arc<Push>)>,
     /// What the region's Redis has as the latest, which the view has not followed beyond.
-    pub(super) warm: Option<(Sheets, Vec<Sheet>)>,
+    pub(super) warm: Option<(Sheets, BTreeMap<u8, Sheet>)>,
     tell: Arc<dyn Fn(&StoreError) + Send + Sync>,
 }
 
@@ -80,8 +81,9 @@ pub(super) async fn start(
         SHARDS,
     );
     let push = backends::hot(config)?.map(|hot| (hot, Arc::new(Push::new(config.redis.push_bytes_max))));
-    let warm = warm(config, storage, region, clocks, push.as_ref().map(|(hot, _)| hot)).await;
-    let before = warm.iter().flat_map(|(_, sheets)| sheets).map(|sheet| sheet.position.clone()).collect();
+    let warm = warm(config, storage, &world, push.as_ref().map(|(hot, _)| hot)).await;
+    let sheets = warm.iter().flat_map(|(_, sheets)| sheets.values());
+    let before = sheets.map(|sheet| sheet.position.clone()).collect();
     let (view, block_counts) = tasks::boot_view(view, &world, before).await.map_err(StartError::Tapes)?;
     if let Some((hot, push)) = &push {
         tracker.spawn(tasks::run_push(Arc::clone(push), Arc::clone(hot) as _, stop.clone()));
@@ -122,18 +124,24 @@ pub(super) async fn start(
     Ok(TapeTasks { writer, keeper, view, world, push, warm, tell })
 }
 
-/// The sheets of the region, where there is a Redis and they are wanted.
+/// The sheets of the region, where there is a Redis and they are wanted. One that names a tape of which
+/// nobody here has a row is of a database that is no more.
 async fn warm(
     config: &Config,
     storage: &Storage,
-    region: Region,
-    clocks: &Clocks,
+    world: &ViewWorld,
     hot: Option<&Arc<RedisHot>>,
-) -> Option<(Sheets, Vec<Sheet>)> {
+) -> Option<(Sheets, BTreeMap<u8, Sheet>)> {
     let hot = hot.filter(|_| config.redis.latest_ms > 0)?;
     let (hot, keyring) = (Arc::clone(hot) as _, Arc::clone(&storage.keyring));
-    let sheets = Sheets { hot, keyring, region, now: Arc::clone(&clocks.now) };
-    let read = sheets.read().await;
+    let sheets = Sheets { hot, keyring, region: world.region, now: Arc::clone(&world.now) };
+    let mut tapes = BTreeSet::new();
+    for region in world.regions.iter().copied() {
+        // Where a registry cannot be read its tapes are not known, and nor are sheets that name them.
+        let rows = world.tapes(region).await.unwrap_or_default();
+        tapes.extend(rows.into_iter().map(|scanned| scanned.tape));
+    }
+    let read = sheets.read(|tape| tapes.contains(&tape)).await;
     Some((sheets, read))
 }
 

@@ -121,9 +121,10 @@ async fn share_rates(gate: Arc<Gate>, redis: Arc<RedisHot>, period: Duration, st
     let mut ticks = every(period);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let now_ms = u64::try_from((gate.clock)().0 / 1_000_000).unwrap_or(0);
-        match access::share(&gate.keys, &*redis, now_ms).await {
-            Ok(requests) => gate.metrics.access_shared.inc_by(requests),
-            Err(error) => tracing::debug!(%error, "keys are counted by this node alone"),
+        match stop.run_until_cancelled(access::share(&gate.keys, &*redis, now_ms)).await {
+            Some(Ok(requests)) => gate.metrics.access_shared.inc_by(requests),
+            Some(Err(error)) => tracing::debug!(%error, "keys are counted by this node alone"),
+            None => return,
         }
     }
 }

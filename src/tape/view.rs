@@ -66,7 +66,6 @@ pub struct View {
     delivered: Vec<Delivery>,
     /// Every tape was followed to its end, at least once.
     caught_up: bool,
-    /// Tapes with a frame that cannot be read: the lowest seq it may have, and what is wrong.
     /// Of tapes with a frame that cannot be read: the lowest seq it may have, and why not.
     unreadable: BTreeMap<TapeId, (u64, Unreadable)>,
 }
@@ -346,6 +345,26 @@ mod tests {
                 FollowerEffect::Read { id, seqs, .. } => view.read_done(id, read(seqs), at(ms)),
                 _ => {}
             }
+        }
+    }
+
+    /// What lies between is delivered, though a mark covers it.
+    #[test]
+    fn it_begins_no_further_on_than_it_is_told_to() {
+        let at_seq = |next| {
+            let mut position = Position::default();
+            position.tapes.insert(TapeId(9), Progress::at(next));
+            position
+        };
+        for (before, first) in [(vec![], 4), (vec![at_seq(2), at_seq(3)], 2), (vec![at_seq(6)], 4)] {
+            let mut view = view();
+            let marks = BTreeMap::from([(0, Mark { position: at_seq(4), ..Mark::default() })]);
+            view.boot(Vec::new(), marks, before, at(0));
+            for seq in 1..=5 {
+                view.accept(frame(9, seq, seq - 1, &["AAPL"]), at(1));
+            }
+            let delivered: Vec<u64> = view.take_delivered().iter().map(|of| of.frame.seq).collect();
+            assert_eq!(delivered, (first..=5).collect::<Vec<_>>());
         }
     }
 

@@ -292,6 +292,16 @@ impl Follower {
         }
     }
 
+    /// All of it, and each once a connection.
+    fn was_given(&self, number: usize, wanted: &[u64]) {
+        let all = self.given.concat();
+        assert_eq!(missing(&all, wanted.iter().copied()), NONE, "client {number} lacks what history has");
+        assert_eq!(missing(wanted, all), NONE, "client {number} was given what history has not");
+        for (round, given) in self.given.iter().enumerate() {
+            assert_eq!(twice(given), NONE, "client {number}, connection {round}: twice without a resume");
+        }
+    }
+
     fn leave(&mut self, mut client: Client) {
         assert_eq!((client.gaps, client.errors.as_slice()), (0, &[][..]));
         self.cursor = client.cursor.take().or(self.cursor.take());
@@ -360,12 +370,9 @@ async fn resume_anywhere() {
     for round in 0..=KILLS {
         let (door, ready) = (Door::of(&node), Semaphore::new(0));
         // In the first round each has a cursor before there is a tick.
-        let stays = |number: usize| {
-            let stays: &[usize] = if round == 0 { &[] } else { [&[][..], &[1], &[4, 9]][number % 3] };
-            stays
-        };
+        let of_all: [&[usize]; 3] = if round == 0 { [&[]; 3] } else { [&[], &[1], &[4, 9]] };
         let follow = followers.iter_mut().enumerate();
-        let follow = join_all(follow.map(|(number, of)| of.follow(&door, &ready, stays(number))));
+        let follow = join_all(follow.map(|(number, of)| of.follow(&door, &ready, of_all[number % 3])));
         let posting = async {
             let everybody = u32::try_from(CLIENTS).expect("few");
             // Later ticks come at once.
@@ -389,7 +396,10 @@ async fn resume_anywhere() {
         };
         join(follow, posting).await;
         if round < KILLS {
-            node.kill().await;
+            match round % 2 {
+                1 => assert_eq!(node.stop().await, Some(0), "its drain ended well"),
+                _ => node.kill().await,
+            }
             node.start().await;
         }
     }
@@ -403,13 +413,7 @@ async fn resume_anywhere() {
         history.insert(symbol, ids);
     }
     for (number, follower) in followers.iter().enumerate() {
-        let all = follower.given.concat();
-        let wanted = &history[&follower.symbol];
-        assert_eq!(missing(&all, wanted.iter().copied()), NONE, "client {number} lacks what history has");
-        assert_eq!(missing(wanted, all), NONE, "client {number} was given what history has not");
-        for (round, given) in follower.given.iter().enumerate() {
-            assert_eq!(twice(given), NONE, "client {number}, connection {round}: twice without a resume");
-        }
+        follower.was_given(number, &history[&follower.symbol]);
     }
     assert_eq!(node.stop().await, Some(0));
 }
@@ -419,7 +423,6 @@ async fn requests_memory_cut_to_nothing() {
     const REQUESTS: u64 = 6_000;
     const AT_ONCE: usize = 64;
     let folder = tempfile::tempdir().expect("a folder");
-    let begun = std::time::Instant::now();
     let mut node = started(&folder, &["tape.requests_bytes_max=1048576"]).await;
     let door = Door::of(&node);
     let all = json!({"trades": ["LAST"], "quotes": ["*"], "bars": ["AGAIN"]});
@@ -431,6 +434,7 @@ async fn requests_memory_cut_to_nothing() {
         unnumbered["s"] = size.into();
         unnumbered
     };
+    let mut half = None;
     let posting = async {
         for _ in 0..2 {
             let numbers: Vec<u64> = (1..=REQUESTS).collect();
@@ -444,6 +448,7 @@ async fn requests_memory_cut_to_nothing() {
                     assert_eq!((got.status, got.count("accepted")), (200, 2), "{}", got.json);
                 }
             }
+            half.get_or_insert_with(std::time::Instant::now);
         }
         // What closes the minute, and the last tick of all.
         let later = [unnumbered(1, TIME + 3 * 60_000_000_000)];
@@ -457,8 +462,11 @@ async fn requests_memory_cut_to_nothing() {
     assert_eq!(missing(&client.ids, 1..=REQUESTS), NONE, "given twice it may be, but not never");
     assert!(!twice(&client.ids).is_empty(), "nothing was forgotten: this shows nothing");
     let reach = node.metric("tapeline_live_requests_reach_seconds").await.expect("a metric");
-    // Uncut it would be tape.requests_minutes, or as long as the node runs.
-    assert!(reach < begun.elapsed().as_secs_f64(), "they are known as far back as {reach} s");
+    let age = half.expect("both halves").elapsed().as_secs_f64();
+    assert!(
+        reach < age,
+        "the first half of them is {age} s old, and they are known as far back as {reach} s"
+    );
     let history = node.history("quotes", "AGAIN", "").await;
     assert_eq!(history.len() as u64, REQUESTS, "history has each once all the same");
     assert_eq!(node.stop().await, Some(0));

@@ -7,7 +7,7 @@ from node import Door
 
 
 class Line(Door):
-    """Passes bytes on to a node. `cut` resets all connections; those that come later pass."""
+    """Passes bytes on to a node. `cut` ends all connections in both directions; those that come later pass."""
 
     def __init__(self, node):
         self.keys, self.ca, self.trust = node.keys, node.ca, node.trust
@@ -24,7 +24,11 @@ class Line(Door):
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            ends = (client, socket.create_connection((host, int(port))))
+            try:
+                ends = (client, socket.create_connection((host, int(port))))
+            except OSError:
+                client.close()
+                continue
             with self.lock:
                 self.open.append(ends)
             for source, sink in (ends, ends[::-1]):
@@ -44,8 +48,6 @@ class Line(Door):
             cut, self.open = self.open, []
         for ends in cut:
             for end in ends:
-                # Nothing is said any more, as where a cable is pulled and plugged in again.
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 try:
                     end.shutdown(socket.SHUT_RDWR)
                 except OSError:

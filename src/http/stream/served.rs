@@ -120,7 +120,8 @@ impl Served {
             }
             Next::Gap(gap) if self.ext => wire.send(self.codec, vec![self.gap(&gap)]),
             Next::Gap(gap) => match gap.reason {
-                // A time in the address of an SDK stays there: a stream begins as far back as it goes.
+                // A time in the address of an SDK stays there: what begins at one begins as far back as a
+                // stream goes.
                 GapReason::TooEarly => return Ok(()),
                 // No tick is lost, and such bars are in history.
                 GapReason::BarsNotKept => return Ok(()),

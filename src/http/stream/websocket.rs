@@ -230,8 +230,9 @@ impl Connection {
                         Err(NotOpen::Closed(close)) => return Err(close),
                     },
                     Err(code) => {
+                        // Of a ticket: nobody knows now, or its key has made too many requests.
                         let why = match code {
-                            Code::InternalError => "the ticket could not be looked up",
+                            Code::InternalError => "the ticket is not looked up now; come again",
                             _ => "the key was refused",
                         };
                         return refuse(wire, code, why.to_owned());
@@ -275,7 +276,7 @@ fn by_message(key: String, secret: String) -> (String, String, bool) {
     (key, secret, false)
 }
 
-/// Why a ticket opens nothing: it is none, its key may not, or nobody knows now.
+/// Why a ticket opens nothing: it is none, its key may not, or it is to come again.
 fn code_of(error: &ApiError) -> Code {
     match error.status() {
         StatusCode::UNAUTHORIZED => Code::AuthFailed,

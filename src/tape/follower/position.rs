@@ -133,6 +133,12 @@ impl Follower {
         entry.zip(self.own_progress(tape)).is_some_and(|(entry, own)| entry.progress == *own)
     }
 
+    /// Whether this node covers all that a Position names.
+    #[must_use]
+    pub fn has_followed(&self, position: &Position) -> bool {
+        position.tapes.iter().all(|(tape, progress)| self.has_passed(*tape, progress))
+    }
+
     /// Whether this node covers all that `ahead` does of a tape.
     #[must_use]
     pub fn has_passed(&self, tape: TapeId, ahead: &Progress) -> bool {
