@@ -6,7 +6,7 @@ use super::sheet::Known;
 use crate::bars::Period;
 use crate::bars::conditions::{OpenClose, updates};
 use crate::history::BarSpan;
-use crate::market::{Event, Kind, Nanos, Place, Quote, Row, Symbol, Tick, Trade};
+use crate::market::{Event, Exchange, Kind, Nanos, Place, Quote, Row, Symbol, Tick, Trade};
 use crate::wire::json;
 
 /// A trade, and where it stands in the order of history.
@@ -246,13 +246,28 @@ struct Series {
     trade: Slot<Trade>,
     quote: Slot<Quote>,
     rare: Option<Box<Rare>>,
+    /// Trades that were taken back lately. One may be delivered after what takes it back, by another tape.
+    taken_back: Vec<(Exchange, u64)>,
     /// The first epoch of its slots.
     epoch: u64,
 }
 
 impl Series {
     const fn new(epoch: u64) -> Self {
-        Self { trade: Slot::new(epoch), quote: Slot::new(epoch), rare: None, epoch }
+        Self { trade: Slot::new(epoch), quote: Slot::new(epoch), rare: None, taken_back: Vec::new(), epoch }
+    }
+
+    /// A trade is taken back: history says what is the latest then.
+    fn take_back(&mut self, exchange: Exchange, id: u64) {
+        if self.taken_back.len() >= TAKEN_BACK_MAX {
+            self.taken_back.remove(0);
+        }
+        self.taken_back.push((exchange, id));
+        self.trade.forget();
+    }
+
+    fn stands(&self, trade: &Trade) -> bool {
+        trade.id.is_none_or(|id| !self.taken_back.contains(&(trade.exchange, id)))
     }
 
     fn rare(&mut self) -> &mut Rare {
@@ -286,6 +301,8 @@ impl Series {
     }
 }
 
+/// Trades of a symbol that are remembered as taken back.
+const TAKEN_BACK_MAX: usize = 16;
 /// Epochs of one series before those of the next.
 const EPOCH_BITS: u32 = 24;
 
@@ -320,9 +337,12 @@ impl Latest {
         let Some(series) = self.symbols.get_mut(&row.tick.symbol) else { return };
         let time = row.tick.time;
         match &row.tick.event {
-            Event::Trade(trade) if sets_price(trade) => series.trade.offer(row.place(), time, trade),
+            Event::Trade(trade) if sets_price(trade) && series.stands(trade) => {
+                series.trade.offer(row.place(), time, trade);
+            }
             Event::Quote(quote) => series.quote.offer(row.place(), time, quote),
-            Event::Correction(_) | Event::Cancel(_) => series.trade.forget(),
+            Event::Correction(correction) => series.take_back(correction.exchange, correction.original_id),
+            Event::Cancel(cancel) => series.take_back(cancel.exchange, cancel.id),
             _ => {}
         }
         if let Some(rare) = &mut series.rare {
@@ -337,7 +357,8 @@ impl Latest {
         match &row.tick.event {
             Event::Trade(trade) if sets_price(trade) => series.trade.forget_before(row),
             Event::Quote(_) => series.quote.forget_before(row),
-            Event::Correction(_) | Event::Cancel(_) => series.trade.forget(),
+            Event::Correction(correction) => series.take_back(correction.exchange, correction.original_id),
+            Event::Cancel(cancel) => series.take_back(cancel.exchange, cancel.id),
             _ => {}
         }
         if let Some(rare) = &mut series.rare {
@@ -539,6 +560,21 @@ mod tests {
         }
         latest.apply(&odd);
         assert_eq!(latest.trade(symbol()), Ok(Some(newer(&trade(4, 1, "9")))));
+    }
+
+    #[test]
+    fn a_trade_that_comes_after_what_takes_it_back_is_not_the_latest() {
+        let mut latest = Latest::new(10);
+        let load = latest.trade(symbol()).unwrap_err();
+        latest.trade_loaded(symbol(), load, Some(newer(&trade(4, 30, "9"))));
+        for id in 1..=20 {
+            latest.apply(&cancel(time("2024-01-05T21:00:00Z"), id, "10", false));
+        }
+        let load = latest.trade(symbol()).unwrap_err();
+        latest.apply(&trade(9, 20, "10"));
+        latest.trade_loaded(symbol(), load, Some(newer(&trade(4, 30, "9"))));
+        assert_eq!(latest.trade(symbol()), Ok(Some(newer(&trade(4, 30, "9")))));
+        assert_eq!(latest.symbols[&symbol()].taken_back.len(), TAKEN_BACK_MAX);
     }
 
     #[test]
