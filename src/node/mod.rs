@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use axum_server::Handle;
 use secrecy::{ExposeSecret as _, SecretString};
+use socket2::SockRef;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -104,6 +105,7 @@ impl Listeners {
         let bind = |key: &str, address: SocketAddr| {
             let failed = |source| StartError::Io { what: format!("{key} = {address}"), source };
             let listener = TcpListener::bind(address).map_err(failed)?;
+            SockRef::from(&listener).listen(BACKLOG).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             Ok::<_, StartError>(listener)
         };
@@ -113,6 +115,10 @@ impl Listeners {
         })
     }
 }
+
+/// Connections that wait to be taken, as far as the system allows: of clients that come back all at once
+/// the library's 128 are few, and who finds no room tries again a second later.
+const BACKLOG: i32 = 4_096;
 
 /// A running node.
 pub struct Node {

@@ -4,9 +4,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use futures::future::{join, join_all};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::node::{Node, answer, quote, trade};
@@ -21,6 +25,25 @@ fn peak_kib(node: &Node) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status of the process");
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("peak memory");
     line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number")
+}
+
+/// Clients that come back all at once wait for a node that is busy: the system turns none away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_wait_for_a_node_that_is_busy() {
+    const CLIENTS: usize = 1_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(folder.path(), &[]);
+    node.start().await;
+    let address = node.http.strip_prefix("http://").expect("plain HTTP").to_owned();
+    let pid = node.pid().expect("it runs");
+    kill_process(pid, Signal::STOP).expect("it is stopped");
+    let connecting = join_all((0..CLIENTS).map(|_| TcpStream::connect(&address)));
+    let connected = tokio::time::timeout(Duration::from_secs(60), connecting).await;
+    kill_process(pid, Signal::CONT).expect("it goes on");
+    let connected = connected.expect("there is no room for so many");
+    assert!(connected.iter().all(Result::is_ok), "some were turned away");
+    drop(connected);
+    assert_eq!(node.stop().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,7 +93,7 @@ async fn overload_is_refused_quickly_with_bounded_memory() {
             }
         }
     });
-    futures::future::join_all(work).await;
+    join_all(work).await;
     let (accepted, refused) = (accepted.lock().await.clone(), *refused.lock().await);
     assert!(!accepted.is_empty() && refused > 0, "{} accepted, {refused} refused", accepted.len());
     let found: BTreeSet<u64> =
@@ -126,11 +149,11 @@ async fn a_client_that_sends_slowly_is_closed() {
     );
     node.start().await;
     let address = node.http.trim_start_matches("http://").to_owned();
-    let mut slow_head = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+    let mut slow_head = TcpStream::connect(&address).await.expect("a connection");
     slow_head.write_all(b"GET /v2/stocks/trades HTTP/1.1\r\nHost: x\r\n").await.expect("half a head");
     let mut answer = Vec::new();
     slow_head.read_to_end(&mut answer).await.expect("closed by the node");
-    let mut slow_body = tokio::net::TcpStream::connect(&address).await.expect("a connection");
+    let mut slow_body = TcpStream::connect(&address).await.expect("a connection");
     let head = format!(
         "POST /v1/ticks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAPCA-API-KEY-ID: {}\r\nAPCA-API-SECRET-KEY: {}\r\nContent-Length: 1000\r\n\r\n[",
         node.write.id, node.write.secret
@@ -165,7 +188,7 @@ async fn post_until_refused(node: &Node, producer: u64, acked: &AtomicUsize) -> 
 }
 
 /// A request whose body is on its way: all of it but the last byte has been sent.
-async fn begun_post(node: &Node, tick: &Value) -> (tokio::net::TcpStream, u8) {
+async fn begun_post(node: &Node, tick: &Value) -> (TcpStream, u8) {
     let body = serde_json::to_vec(&[tick]).expect("JSON");
     let (last, first) = body.split_last().expect("a body");
     let head = format!(
@@ -175,7 +198,7 @@ async fn begun_post(node: &Node, tick: &Value) -> (tokio::net::TcpStream, u8) {
         body.len()
     );
     let address = node.http.trim_start_matches("http://");
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(&[head.as_bytes(), first].concat()).await.expect("most of a request");
     (stream, *last)
 }
@@ -197,9 +220,9 @@ async fn sigterm_under_load_loses_nothing() {
             tokio::task::yield_now().await;
         }
         let pid = node.pid().expect("the node runs");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        kill_process(pid, Signal::TERM).expect("a signal");
     };
-    let (ends, ()) = futures::future::join(futures::future::join_all(producers), stop).await;
+    let (ends, ()) = join(join_all(producers), stop).await;
     // The node takes nothing new any more, and this request is still under way.
     under_way.write_all(&[last_byte]).await.expect("the node still reads");
     let mut answer = Vec::new();
