@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use secrecy::SecretString;
 
 use super::limits::{KeyLimiter, Rate};
+use super::region_rate::Used;
 use super::row::{KeyAsk, KeyRow, Scope};
-use super::shared::Used;
 use super::{Actor, Allowance, Audit, MonoClock, secret};
 use crate::config;
 use crate::market::Nanos;

@@ -15,7 +15,7 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{NotUntil, Quota, RateLimiter};
 use parking_lot::Mutex;
 
-use super::shared::{Counted, Known};
+use super::region_rate::{Counted, Known};
 
 /// Where more addresses come than are counted one by one, all share this many counts.
 const SHARED_COUNTS: u64 = 4_096;

@@ -17,7 +17,7 @@ mod keys;
 mod limits;
 mod row;
 mod secret;
-mod shared;
+mod region_rate;
 pub(crate) mod tickets;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -25,6 +25,6 @@ pub(crate) mod testing;
 pub use audit::{Actor, Audit, Entry};
 pub use keys::{AccessError, Denied, Identity, Keys, NewKey};
 pub use limits::{Allowance, MonoClock, SourceLimiter};
+pub use region_rate::share;
 pub use row::{KeyAsk, KeyRow, Scope};
-pub use shared::share;
 pub use tickets::{Ticket, TicketError, Tickets};
