@@ -169,8 +169,11 @@ impl Keys {
     pub(super) fn take_used(&self) -> Vec<Used> {
         let used = |entry: &Arc<Entry>| {
             let requests = entry.limiter.take_untold();
-            let (key_id, limiter) = (entry.row.id.clone(), entry.limiter.clone());
-            (requests > 0).then_some(Used { key_id, requests, limiter })
+            (requests > 0).then(|| Used {
+                key_id: entry.row.id.clone(),
+                requests,
+                limiter: entry.limiter.clone(),
+            })
         };
         self.known.load().values().filter_map(used).collect()
     }

@@ -15,9 +15,9 @@
 mod audit;
 mod keys;
 mod limits;
+mod region_rate;
 mod row;
 mod secret;
-mod region_rate;
 pub(crate) mod tickets;
 #[cfg(test)]
 pub(crate) mod testing;

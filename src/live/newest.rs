@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Turn, MutexGuard};
@@ -107,8 +107,6 @@ pub struct Newest {
     reading: Mutex<HashMap<Series, Arc<Turn<()>>>>,
     /// Reads of history so far.
     reads: AtomicU64,
-    /// Symbols that were taken from sheets.
-    warmed: AtomicUsize,
     /// By shard, what the sheets cover, until the node has followed all of it.
     sheets: Mutex<BTreeMap<u8, Position>>,
     /// What is in memory may be answered: with sheets it is older than what was acknowledged until the tapes
@@ -121,9 +119,8 @@ impl Newest {
     #[must_use]
     pub fn new(reader: Arc<Reader>, symbols_max: usize) -> Self {
         let latest = Mutex::new(Latest::new(symbols_max));
-        let (reads, warmed) = (AtomicU64::new(0), AtomicUsize::new(0));
-        let (reading, sheets) = (Mutex::default(), Mutex::default());
-        Self { latest, reader, reading, reads, warmed, sheets, is_ready: AtomicBool::new(true) }
+        let (reading, sheets, reads) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Self { latest, reader, reading, reads, sheets, is_ready: AtomicBool::new(true) }
     }
 
     /// Takes what the follower delivered, in order. What a sheet covers is in it already, also what was taken
@@ -156,12 +153,6 @@ impl Newest {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// Symbols that were taken from sheets of other nodes.
-    #[must_use]
-    pub fn warmed(&self) -> usize {
-        self.warmed.load(Ordering::Relaxed)
-    }
-
     /// The symbols in memory, by shard.
     #[must_use]
     pub fn by_shard(&self) -> BTreeMap<u8, Vec<Symbol>> {
@@ -184,7 +175,6 @@ impl Newest {
         for known in sheet.symbols {
             latest.warm(known);
         }
-        self.warmed.store(latest.len(), Ordering::Relaxed);
         self.sheets.lock().insert(shard, sheet.position);
         self.is_ready.store(false, Ordering::Relaxed);
     }

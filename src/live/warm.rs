@@ -187,10 +187,8 @@ mod tests {
     use crate::hot::memory::{MemoryHot, MemoryHotOptions};
     use crate::live::Latest;
     use crate::market::{Row, Symbol};
-    use crate::tape::fixtures::{frame, region};
-    use crate::tape::{
-        BodyHash, Delivery, Follower, FollowerConfig, Frame, Mono, Now, Piece, Position, Progress, shard_of,
-    };
+    use crate::tape::fixtures::{delivery, frame, region};
+    use crate::tape::{Follower, FollowerConfig, Mono, Now, Position, Progress, shard_of};
 
     const AT: &str = "2024-01-05T15:00:00Z";
     const SECOND: i64 = 1_000_000_000;
@@ -268,18 +266,6 @@ mod tests {
         assert_eq!(sheets.are_kept(2, 10, age).await, Ok(false), "it is gone");
     }
 
-    /// What the follower delivers of a frame with this trade.
-    fn delivery(seq: u64, row: Row) -> Delivery {
-        let new = vec![Piece {
-            request: row.origin.request,
-            body: BodyHash([1; 16]),
-            first: 0,
-            count: 1,
-            backfill: false,
-        }];
-        Delivery { frame: Arc::new(Frame { rows: vec![row], ..Frame::clone(&frame(9, seq, 0, &[])) }), new }
-    }
-
     #[tokio::test]
     async fn what_a_sheet_covers_is_not_taken_again_and_nothing_is_told_before_the_tapes_are_followed() {
         let world = World::new(ReadLimits::default());
@@ -291,18 +277,18 @@ mod tests {
         let now = now_at(60).wall;
         assert_eq!(newest.trade(symbol(), now).await, Err(ReadError::CatchingUp));
         // A later trade, which was taken back before the sheet was made.
-        newest.deliver(&follower, &[delivery(2, a_trade(2, 2))]);
+        newest.deliver(&follower, &[delivery(9, 2, vec![a_trade(2, 2)])]);
         *world.tail.shed.lock() = false;
         let latest = async || newest.trade(symbol(), now).await.unwrap().unwrap().time;
         assert_eq!(latest().await, time(AT).plus(SECOND));
-        newest.deliver(&follower, &[delivery(3, a_trade(3, 3))]);
+        newest.deliver(&follower, &[delivery(9, 3, vec![a_trade(3, 3)])]);
         assert_eq!(latest().await, time(AT).plus(3 * SECOND), "what comes after it is");
         assert_eq!(newest.reads(), 0);
         // Once all of the sheet was followed nothing is left out any more.
         for seq in 1..=3 {
             follower.accept(frame(9, seq, 0, &[]), Now { mono: Mono(1), wall: Nanos(1) });
         }
-        newest.deliver(&follower, &[delivery(2, a_trade(4, 4))]);
+        newest.deliver(&follower, &[delivery(9, 2, vec![a_trade(4, 4)])]);
         assert_eq!(latest().await, time(AT).plus(4 * SECOND));
     }
 }

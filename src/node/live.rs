@@ -67,11 +67,9 @@ pub(super) fn start(
     let newest = Arc::new(Newest::new(Arc::clone(reader), config.latest_symbols_max));
     if let Some((sheets, read)) = warm {
         read.into_iter().for_each(|(shard, sheet)| newest.warm(shard, sheet));
-        tracing::info!(
-            symbols = newest.warmed(),
-            "the latest of these symbols is known by the region's Redis"
-        );
-        metrics.latest_warmed.set(i64::try_from(newest.warmed()).unwrap_or(i64::MAX));
+        let symbols = newest.symbols();
+        tracing::info!(symbols, "the latest of these symbols is known by the region's Redis");
+        metrics.latest_warmed.set(i64::try_from(symbols).unwrap_or(i64::MAX));
         let (of, shared, counted) = (Arc::clone(&newest), Arc::clone(view), Arc::clone(metrics));
         let put = move || counted.latest_sheets.inc();
         tracker.spawn(warm::run_sheets(sheets, rand::random(), of, shared, *warm_every, put, stop.clone()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BodyHash, Frame, Mono, Now, Piece, Region};
+use super::{BodyHash, Delivery, Frame, Mono, Now, Piece, Region};
 use crate::market::{Event, Exchange, Nanos, Origin, Price, RequestKey, Row, SipTape, Symbol, Tick, Trade};
 use crate::store::TapeId;
 
@@ -28,6 +28,14 @@ pub(crate) fn row(symbol: &str, index: u32) -> Row {
     let time = Nanos(1_000_000 + i64::from(index));
     let tick = Tick { symbol: Symbol::parse(symbol.as_bytes()).unwrap(), time, event: Event::Trade(trade) };
     Row { tick, origin: Origin { received: Nanos(0), index, request: RequestKey([7; 16]) } }
+}
+
+/// A delivery of a frame with these rows, of one request and all of them new.
+pub(crate) fn delivery(tape: u64, seq: u64, rows: Vec<Row>) -> Delivery {
+    let request = rows.first().map_or(RequestKey::default(), |row| row.origin.request);
+    let count = u32::try_from(rows.len()).unwrap();
+    let new = vec![Piece { request, body: BodyHash([1; 16]), first: 0, count, backfill: false }];
+    Delivery { frame: Arc::new(Frame { rows, ..Frame::clone(&frame(tape, seq, 0, &[])) }), new }
 }
 
 /// A frame of one trade a symbol.

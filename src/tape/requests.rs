@@ -95,15 +95,16 @@ impl Delivery {
 
     fn rows(&self, backfill: bool) -> impl Iterator<Item = &Row> {
         let is_all = self.new == self.frame.pieces && self.new.iter().all(|piece| piece.backfill == backfill);
-        let mut live: Vec<&Piece> = Vec::new();
+        let mut some: Vec<&Piece> = Vec::new();
         if !is_all {
-            live.extend(self.new.iter().filter(|piece| piece.backfill == backfill));
-            live.sort_unstable_by_key(|piece| (piece.request, piece.first));
+            some.extend(self.new.iter().filter(|piece| piece.backfill == backfill));
+            some.sort_unstable_by_key(|piece| (piece.request, piece.first));
         }
-        self.frame.rows.iter().filter(move |row| {
+        let rows: &[Row] = if is_all || !some.is_empty() { &self.frame.rows } else { &[] };
+        rows.iter().filter(move |row| {
             let (request, index) = (row.origin.request, row.origin.index);
-            let up_to = live.partition_point(|piece| (piece.request, piece.first) <= (request, index));
-            let piece = up_to.checked_sub(1).and_then(|at| live.get(at));
+            let up_to = some.partition_point(|piece| (piece.request, piece.first) <= (request, index));
+            let piece = up_to.checked_sub(1).and_then(|at| some.get(at));
             is_all || piece.is_some_and(|piece| piece.request == request && index < piece.end())
         })
     }

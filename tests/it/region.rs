@@ -480,9 +480,9 @@ async fn post_hot(node: &Node, from: u64) {
     }
 }
 
-/// The latest trade and quote of each of them, as the node answers.
-async fn latest_hot(node: &Node) -> Vec<(Value, Value)> {
-    let numbers: Vec<u64> = (0..HOT_SYMBOLS).collect();
+/// The latest trade and quote of the first so many of them, as the node answers.
+async fn latest_hot(node: &Node, count: u64) -> Vec<(Value, Value)> {
+    let numbers: Vec<u64> = (0..count).collect();
     let mut all = Vec::new();
     for part in numbers.chunks(1_000) {
         let symbols = part.iter().map(|number| hot(*number)).collect::<Vec<_>>().join(",");
@@ -524,7 +524,7 @@ async fn a_node_that_starts_is_warm_by_its_redis() {
     let sets = ["redis.latest_ms=500", "redis.call_ms=2000", "history.linger_ms=300", &url];
     let mut region = Region::start(stack::cluster(), "warm", 2, &sets).await;
     post_hot(&region.nodes[0], 1).await;
-    assert_eq!(latest_hot(&region.nodes[0]).await[7].0["i"], 8);
+    assert_eq!(latest_hot(&region.nodes[0], HOT_SYMBOLS).await[7].0["i"], 8);
     put_again(&region.nodes).await;
     // What comes after the sheets is on the tape: nobody puts any while this node starts.
     assert_eq!(region.nodes[1].stop().await, Some(0));
@@ -534,9 +534,9 @@ async fn a_node_that_starts_is_warm_by_its_redis() {
     let [one, other] = region.nodes.as_slice() else { panic!("two nodes") };
     let (warmed, reads) = ("tapeline_latest_warmed_symbols", "tapeline_latest_reads_total");
     assert_eq!(other.metric(warmed).await, Some(10_000.0), "{}", other.log());
-    let all = latest_hot(one).await;
+    let all = latest_hot(one, HOT_SYMBOLS).await;
     assert_eq!(all[7].0["i"], HOT_SYMBOLS + 8);
-    assert!(latest_hot(other).await == all, "the latest of one node is not that of the other");
+    assert!(latest_hot(other, HOT_SYMBOLS).await == all, "the latest of one node is not that of the other");
     assert_eq!(other.metric(reads).await, Some(0.0), "history was read");
     redis.command(&["config", "set", "maxmemory", "0"]);
     for is_flushed in [true, false] {
@@ -560,17 +560,9 @@ async fn a_node_that_starts_is_warm_by_its_redis() {
         let posted = one.post_ticks(&newest, "", None).await;
         let position = posted.json["position"].as_str().expect("a position");
         other.history("trades", &hot(7), &format!("&after={position}")).await;
-        let found = latest_some(other).await;
+        let found = latest_hot(other, 50).await;
         assert_eq!(found[7].0["i"], 90_000, "flushed: {is_flushed}");
-        assert!(found == latest_some(one).await, "flushed: {is_flushed}: the nodes differ");
+        assert!(found == latest_hot(one, 50).await, "flushed: {is_flushed}: the nodes differ");
     }
     region.stop().await;
-}
-
-/// The latest of a few of them.
-async fn latest_some(node: &Node) -> Vec<(Value, Value)> {
-    let symbols = (0..50).map(hot).collect::<Vec<_>>().join(",");
-    let trades = node.get(&format!("/v2/stocks/trades/latest?symbols={symbols}")).await.json;
-    let quotes = node.get(&format!("/v2/stocks/quotes/latest?symbols={symbols}")).await.json;
-    (0..50).map(|of| (trades["trades"][hot(of)].clone(), quotes["quotes"][hot(of)].clone())).collect()
 }

@@ -206,7 +206,7 @@ impl Connection {
             let shown = match (ticket.take(), key.take()) {
                 (Some(ticket), _) => {
                     let known = auth::by_ticket(&app.gate, &ticket, None).await;
-                    Some((known.map(|(identity, _)| identity).map_err(|error| code_of(&error)), true))
+                    Some((known.map(|(identity, _)| identity).map_err(|error| code_of_ticket(&error)), true))
                 }
                 (None, Some((id, secret, by_header))) => Some((admit(&app, &id, &secret).await, by_header)),
                 (None, None) => None,
@@ -277,7 +277,7 @@ fn by_message(key: String, secret: String) -> (String, String, bool) {
 }
 
 /// Why a ticket opens nothing: it is none, its key may not, or it is to come again.
-fn code_of(error: &ApiError) -> Code {
+fn code_of_ticket(error: &ApiError) -> Code {
     match error.status() {
         StatusCode::UNAUTHORIZED => Code::AuthFailed,
         StatusCode::FORBIDDEN => Code::InsufficientScope,

@@ -19,8 +19,8 @@ use crate::history::ReadLimits;
 use crate::history::testing::{World, correction, of, quote_at, time, trade_at};
 use crate::http::openapi::testing::assert_documented;
 use crate::live::{Newest, Screener};
-use crate::market::{Bar, Event, Luld, Nanos, Origin, Row, Status, Tick};
-use crate::tape::{BodyHash, Delivery, Follower, FollowerConfig, Frame, Piece, fixtures};
+use crate::market::{Bar, Event, Luld, Nanos, Row, Status, Tick};
+use crate::tape::{Follower, FollowerConfig, fixtures};
 
 /// Noon of a Friday in New York.
 const NOW: &str = "2024-01-05T17:00:30Z";
@@ -97,12 +97,11 @@ impl Door {
     }
 
     fn deliver(&self, rows: Vec<Row>) {
-        let (request, body) = (Origin::UNKNOWN.request, BodyHash([1; 16]));
-        let new = vec![Piece { request, body, first: 0, count: 1, backfill: false }];
-        let frame = Arc::new(Frame { rows, ..Frame::clone(&fixtures::frame(1, 1, 0, &[])) });
-        let config = FollowerConfig::new(frame.home, vec![frame.home]);
+        let delivery = fixtures::delivery(1, 1, rows);
+        let home = delivery.frame.home;
+        let config = FollowerConfig::new(home, vec![home]);
         let follower = Follower::new(config, Box::new(|| 1), fixtures::at(0));
-        self.newest.deliver(&follower, &[Delivery { frame, new }]);
+        self.newest.deliver(&follower, &[delivery]);
     }
 }
 
